@@ -1,0 +1,203 @@
+"""Settings, from the environment; a wrong or missing one stops the start with one line naming it.
+
+Production needs DATABASE_URL, REDIS_URL, PUBLIC_URL, MASTER_KEYS and JWT_SECRET or JWT_JWKS_URL. Everything meant for a
+laptop (sandbox hosts, GraphiQL, introspection, test clock) is off unless asked for.
+"""
+
+import base64
+import binascii
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from app.money import parse_yuan
+
+_T = TypeVar("_T")
+
+
+class ConfigError(Exception):
+    """A setting is missing or wrong. The message is one line: the variable, what is wrong, what to write."""
+
+
+class Secret:
+    """A text that does not show itself in logs, tracebacks or repr()."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself; for the one place that needs it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of one deployment. Amounts are fen, durations timedelta or seconds as named."""
+
+    database_url: str
+    listen_database_url: str
+    redis_url: str
+    public_url: str
+    host: str
+    port: int
+    sandbox_port: int
+    home: Path
+    # key id → 32 bytes; the first seals, all open
+    master_keys: Mapping[str, bytes]
+    jwt_secret: Secret | None
+    jwt_jwks_url: str | None
+    jwt_algorithms: tuple[str, ...]
+    jwt_audience: str | None
+    jwt_issuer: str | None
+    jwt_roles_claim: str
+    admin_role: str
+    flows: str | None
+    minimum_amount_fen: int
+    maximum_amount_fen: int
+    default_expiry: timedelta
+    # development conveniences
+    sandbox_url: str | None
+    graphiql: bool
+    introspection: bool
+    demo: bool
+    allowed_origins: tuple[str, ...]
+    # limits
+    pool_size: int
+    statement_cache: bool
+    body_limit_bytes: int
+    message_limit_bytes: int
+    sockets_limit: int
+    subscriptions_per_socket: int
+    socket_lifetime: timedelta
+    shutdown_grace_s: float
+    flow_timeout_s: float
+    flow_attempts: int
+    provider_timeout_s: float
+    log_json: bool
+    log_level: str
+
+
+def load_config(environ: Mapping[str, str] | None = None) -> Config:
+    """Reads and checks all settings. Raises ConfigError."""
+    env = _Environment(os.environ if environ is None else environ)
+    database_url = env.url("DATABASE_URL", schemes=("postgresql", "postgres"))
+    host, port = env.text("HOST", "127.0.0.1"), env.whole("PORT", 8000, low=1, high=65535)
+    secret, jwks = env.optional("JWT_SECRET"), env.optional("JWT_JWKS_URL")
+    if not secret and not jwks:
+        raise ConfigError("JWT_SECRET: missing; set it (32 bytes or more), or JWT_JWKS_URL, to have tokens checked")
+    if secret is not None and len(secret.encode()) < 32:
+        raise ConfigError("JWT_SECRET: shorter than 32 bytes; generate one with: openssl rand -hex 32")
+    sandbox_url = env.optional("SANDBOX_URL")
+    return Config(
+        database_url=database_url,
+        listen_database_url=env.optional("LISTEN_DATABASE_URL") or database_url,
+        redis_url=env.url("REDIS_URL", schemes=("redis", "rediss", "unix")),
+        public_url=env.url("PUBLIC_URL", schemes=("http", "https")).rstrip("/"),
+        host=host,
+        port=port,
+        sandbox_port=env.whole("SANDBOX_PORT", 8001, low=1, high=65535),
+        home=Path(env.text("SHOUYIN_HOME", ".local")).resolve(),
+        master_keys=env.parsed("MASTER_KEYS", parse_master_keys),
+        jwt_secret=Secret(secret) if secret else None,
+        jwt_jwks_url=jwks,
+        jwt_algorithms=tuple(env.text("JWT_ALGORITHMS", "RS256,ES256" if jwks else "HS256").split(",")),
+        jwt_audience=env.optional("JWT_AUDIENCE"),
+        jwt_issuer=env.optional("JWT_ISSUER"),
+        jwt_roles_claim=env.text("JWT_ROLES_CLAIM", "roles"),
+        admin_role=env.text("ADMIN_ROLE", "admin"),
+        flows=env.optional("FLOWS"),
+        minimum_amount_fen=env.parsed("MINIMUM_AMOUNT", parse_yuan, "0.02"),
+        maximum_amount_fen=env.parsed("MAXIMUM_AMOUNT", parse_yuan, "100000000"),
+        default_expiry=timedelta(seconds=env.whole("PAYMENT_EXPIRES_S", 7200, low=60, high=86400 * 15)),
+        sandbox_url=sandbox_url.rstrip("/") if sandbox_url else None,
+        graphiql=env.flag("GRAPHIQL"),
+        introspection=env.flag("INTROSPECTION"),
+        demo=env.flag("DEMO"),
+        allowed_origins=tuple(origin for origin in env.text("ALLOWED_ORIGINS", "").split(",") if origin),
+        pool_size=env.whole("DATABASE_POOL", 10, low=1, high=1000),
+        statement_cache=env.flag("STATEMENT_CACHE", default=True),
+        body_limit_bytes=env.whole("BODY_LIMIT", 65536, low=1024, high=1 << 24),
+        message_limit_bytes=env.whole("MESSAGE_LIMIT", 65536, low=1024, high=1 << 24),
+        sockets_limit=env.whole("SOCKETS_LIMIT", 20000, low=1, high=1_000_000),
+        subscriptions_per_socket=env.whole("SUBSCRIPTIONS_PER_SOCKET", 20, low=1, high=10000),
+        socket_lifetime=timedelta(seconds=env.whole("SOCKET_LIFETIME_S", 3600, low=1, high=86400)),
+        shutdown_grace_s=env.whole("SHUTDOWN_GRACE_S", 8, low=0, high=600),
+        flow_timeout_s=env.whole("FLOW_TIMEOUT_S", 30, low=1, high=3600),
+        flow_attempts=env.whole("FLOW_ATTEMPTS", 10, low=1, high=100),
+        provider_timeout_s=env.whole("PROVIDER_TIMEOUT_S", 10, low=1, high=120),
+        log_json=env.text("LOG_FORMAT", "json") == "json",
+        log_level=env.text("LOG_LEVEL", "info"),
+    )
+
+
+def parse_master_keys(text: str) -> dict[str, bytes]:
+    """"id:base64,id:base64" → {id: 32 bytes}, order kept. Raises ValueError."""
+    keys: dict[str, bytes] = {}
+    for part in text.split(","):
+        key_id, separator, encoded = part.strip().partition(":")
+        if not separator or not key_id or len(key_id) > 32 or key_id in keys:
+            raise ValueError('write id:key pairs with distinct ids, such as "k1:<32 bytes in base64>"')
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except binascii.Error as exc:
+            raise ValueError(f"key {key_id} is not base64") from exc
+        if len(key) != 32:
+            raise ValueError(f"key {key_id} has {len(key)} bytes, not 32; generate one with: openssl rand -base64 32")
+        keys[key_id] = key
+    return keys
+
+
+class _Environment:
+    """Reads variables; every complaint names the variable."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def optional(self, name: str) -> str | None:
+        return self._environ.get(name, "").strip() or None
+
+    def text(self, name: str, default: str) -> str:
+        return self.optional(name) or default
+
+    def required(self, name: str) -> str:
+        value = self.optional(name)
+        if value is None:
+            raise ConfigError(f"{name}: missing; set it in the environment (see .env.example)")
+        return value
+
+    def url(self, name: str, *, schemes: tuple[str, ...]) -> str:
+        value = self.required(name)
+        if urlsplit(value).scheme not in schemes:
+            raise ConfigError(f"{name}: must start with {' or '.join(scheme + '://' for scheme in schemes)}")
+        return value
+
+    def parsed(self, name: str, parse: Callable[[str], _T], default: str | None = None) -> _T:
+        value = self.required(name) if default is None else self.text(name, default)
+        try:
+            return parse(value)
+        except ValueError as exc:
+            raise ConfigError(f"{name}: {exc}") from exc
+
+    def whole(self, name: str, default: int, *, low: int, high: int) -> int:
+        value = self.text(name, str(default))
+        if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+            raise ConfigError(f"{name}: {value!r} is not a whole number from {low} to {high}")
+        return int(value)
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        value = self.text(name, "1" if default else "0").lower()
+        if value not in ("0", "1", "true", "false", "yes", "no", "on", "off"):
+            raise ConfigError(f"{name}: {value!r} is neither on nor off")
+        return value in ("1", "true", "yes", "on")

@@ -1,0 +1,180 @@
+"""Every error a caller can meet, as one tree.
+
+    ShouyinError
+    ├── CallerError            the request is at fault; shown as it is
+    │   ├── Unauthenticated  Forbidden  NotFound
+    │   ├── InvalidInput  InvalidAmount  AmountMismatch  QueryTooComplex
+    │   ├── OrderNotFound  OrderAlreadyPaid  IdempotencyConflict
+    │   └── PaymentsNotActive  PlanExpired  MethodNotConfigured
+    └── ProviderError          the provider is at fault, or its answer is missing
+        ├── ProviderRejected       it said no; nothing was charged
+        ├── ProviderUnavailable    it was not reached; nothing was sent
+        └── OutcomeUnknown         it may have acted: ask, never repeat under another number
+
+Anything else that escapes is ours: masked as INTERNAL with a correlation id. `code` is stable; clients switch on it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class ShouyinError(Exception):
+    """Something a caller may be told. `message` names the fault and the fix; `message_zh` says it in Chinese."""
+
+    code: ClassVar[str] = "INTERNAL"
+    default_zh: ClassVar[str] = "系统内部错误"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        message_zh: str | None = None,
+        field: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.message_zh = message_zh or self.default_zh
+        self.field = field
+        self.extra = dict(extra or {})
+
+    def extensions(self) -> dict[str, Any]:
+        """What a GraphQL error carries beside the message."""
+        shown: dict[str, Any] = {"code": self.code, "messageZh": self.message_zh}
+        if self.field is not None:
+            shown["field"] = self.field
+        return shown | self.extra
+
+
+class CallerError(ShouyinError):
+    """The request is at fault."""
+
+
+class Unauthenticated(CallerError):
+    """No valid token came with the request."""
+
+    code = "UNAUTHENTICATED"
+    default_zh = "请先登录：请求没有携带有效的令牌"
+
+
+class Forbidden(CallerError):
+    """The caller is known and may not do this."""
+
+    code = "FORBIDDEN"
+    default_zh = "没有权限执行此操作"
+
+
+class NotFound(CallerError):
+    """The object does not exist, or is not the caller's: the two are told apart to nobody."""
+
+    code = "NOT_FOUND"
+    default_zh = "对象不存在"
+
+
+class InvalidInput(CallerError):
+    """One input is at fault; `field` names it."""
+
+    code = "INVALID_INPUT"
+    default_zh = "输入不正确"
+
+
+class InvalidAmount(CallerError):
+    """An amount is malformed, too small, too large, or has more than two decimals."""
+
+    code = "INVALID_AMOUNT"
+    default_zh = "金额不正确：单位为元，最多两位小数"
+
+
+class AmountMismatch(CallerError):
+    """The amount asked for is not the order's amount."""
+
+    code = "AMOUNT_MISMATCH"
+    default_zh = "支付金额与订单金额不一致"
+
+
+class OrderNotFound(CallerError):
+    """No such row in the bound order table, or it belongs to somebody else."""
+
+    code = "ORDER_NOT_FOUND"
+    default_zh = "订单不存在"
+
+
+class OrderAlreadyPaid(CallerError):
+    """A successful payment exists for this order."""
+
+    code = "ORDER_ALREADY_PAID"
+    default_zh = "订单已支付，请勿重复支付"
+
+
+class IdempotencyConflict(CallerError):
+    """The idempotency key was used before with another input."""
+
+    code = "IDEMPOTENCY_CONFLICT"
+    default_zh = "同一幂等键对应了不同的请求内容"
+
+
+class PaymentsNotActive(CallerError):
+    """No order table is bound yet."""
+
+    code = "PAYMENTS_NOT_ACTIVE"
+    default_zh = "支付功能尚未激活：请管理员先绑定订单表"
+
+
+class PlanExpired(CallerError):
+    """The plan under which payments run is over."""
+
+    code = "PLAN_EXPIRED"
+    default_zh = "套餐已到期，续费后支付立即恢复"
+
+
+class MethodNotConfigured(CallerError):
+    """No enabled merchant account offers this way to pay."""
+
+    code = "METHOD_NOT_CONFIGURED"
+    default_zh = "该支付方式尚未配置商户账号"
+
+
+class QueryTooComplex(CallerError):
+    """The operation exceeds a limit on depth, aliases, tokens, cost or size."""
+
+    code = "QUERY_TOO_COMPLEX"
+    default_zh = "查询过于复杂"
+
+
+class ProviderError(ShouyinError):
+    """The provider refused or did not answer. `provider_code` and `provider_message` are its own words."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider_code: str | None = None,
+        provider_message: str | None = None,
+        message_zh: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        words = {"provider": {"code": provider_code, "message": provider_message}} if provider_code else {}
+        super().__init__(message, message_zh=message_zh, extra={**words, **(extra or {})})
+        self.provider_code = provider_code
+        self.provider_message = provider_message
+
+
+class ProviderRejected(ProviderError):
+    """The provider said no. Nothing was charged."""
+
+    code = "PROVIDER_REJECTED"
+    default_zh = "支付渠道拒绝了请求"
+
+
+class ProviderUnavailable(ProviderError):
+    """The provider was not reached; nothing was sent, and trying again is safe."""
+
+    code = "PROVIDER_UNAVAILABLE"
+    default_zh = "支付渠道暂时无法连接，请稍后重试"
+
+
+class OutcomeUnknown(ProviderError):
+    """The provider may have acted. The row stays open and is asked about until it is known."""
+
+    code = "OUTCOME_UNKNOWN"
+    default_zh = "支付结果确认中，请勿重复支付"

@@ -1,0 +1,4 @@
+"""Payments.
+
+What one is (model.py), what a caller does (actions.py), what a provider's word does (reports.py), what is overdue (sweep.py).
+"""

@@ -1,0 +1,125 @@
+"""A payment, as a value.
+
+    CREATED ──accepted──▶ PENDING ──▶ SUCCESSFUL
+       │                     ├──────▶ FAILED ─┐
+       └──rejected──▶ FAILED └──────▶ CLOSED ─┴─ a late success wins ─▶ SUCCESSFUL (late)
+
+CREATED is our row before the provider's answer is known: PENDING on the API, with `checking` true.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from app.providers.contract import PaymentMethod
+
+
+class PaymentStatus(StrEnum):
+    """A payment's status on the API."""
+
+    PENDING = "PENDING"
+    SUCCESSFUL = "SUCCESSFUL"
+    FAILED = "FAILED"
+    CLOSED = "CLOSED"
+    PARTIALLY_REFUNDED = "PARTIALLY_REFUNDED"
+    REFUNDED = "REFUNDED"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something failed: our stable code, the provider's own words, what to do (English, Chinese)."""
+
+    code: str
+    provider_code: str | None
+    provider_message: str | None
+    explanation: str
+    explanation_zh: str
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One row of shouyin.payment. Amounts are fen. `status` is the stored word, `api_status` the shown one."""
+
+    id: int
+    order_id: int
+    owner: str | None
+    merchant_account_id: int
+    provider: str
+    method: PaymentMethod
+    amount_fen: int
+    paid_amount_fen: int | None
+    refunded_amount_fen: int
+    subject: str
+    out_trade_no: str
+    transaction_id: str | None
+    status: str
+    failure: Failure | None
+    action: Mapping[str, Any] | None
+    openid: str | None
+    return_url: str | None
+    created_by: str
+    correlation_id: str | None
+    expires_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    paid_at: datetime | None
+    late: bool
+    check_at: datetime | None
+    check_attempts: int
+    version: int
+
+    @property
+    def api_status(self) -> PaymentStatus:
+        """The status as clients see it: CREATED is PENDING, refunds show on a successful payment."""
+        if self.status == "CREATED":
+            return PaymentStatus.PENDING
+        if self.status == "SUCCESSFUL" and self.refunded_amount_fen:
+            fully = self.refunded_amount_fen == self.paid_amount_fen
+            return PaymentStatus.REFUNDED if fully else PaymentStatus.PARTIALLY_REFUNDED
+        return PaymentStatus(self.status)
+
+    @property
+    def final(self) -> bool:
+        """Whether the status can only change by a refund, or by a late success."""
+        return self.status in ("SUCCESSFUL", "FAILED", "CLOSED")
+
+    @property
+    def checking(self) -> bool:
+        """Whether the provider's answer is unknown: the page must not offer to pay again."""
+        return self.status == "CREATED"
+
+
+def read_payment(row: Mapping[str, Any]) -> Payment:
+    """A row of the columns `payment_columns` names (sql/queries/payment.sql) as a value."""
+    failure = row["failure"]
+    return Payment(
+        id=row["id"],
+        order_id=row["order_id"],
+        owner=row["owner"],
+        merchant_account_id=row["merchant_account_id"],
+        provider=row["provider"],
+        method=PaymentMethod(row["method"]),
+        amount_fen=row["amount_fen"],
+        paid_amount_fen=row["paid_amount_fen"],
+        refunded_amount_fen=row["refunded_amount_fen"],
+        subject=row["subject"],
+        out_trade_no=row["out_trade_no"],
+        transaction_id=row["transaction_id"],
+        status=row["status"],
+        failure=Failure(**failure) if failure else None,
+        action=row["action"],
+        openid=row["openid"],
+        return_url=row["return_url"],
+        created_by=row["created_by"],
+        correlation_id=row["correlation_id"],
+        expires_at=row["expires_at"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        paid_at=row["paid_at"],
+        late=row["late"],
+        check_at=row["check_at"],
+        check_attempts=row["check_attempts"],
+        version=row["version"],
+    )

@@ -1,0 +1,237 @@
+"""What a payment provider is, in our words.
+
+An adapter is a stateless translator: it builds and verifies messages and never touches the database. Everything a
+provider says about one object arrives as a report, whichever way it came; every call ends as one of
+
+    Accepted   it took the order            → PENDING, with what the page does next
+    Rejected   it said no                   → FAILED, nothing was charged
+    NotReached nothing was sent             → safe to repeat
+    Unknown    it may have acted            → ask; repeat only under the same number
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+
+class PaymentMethod(StrEnum):
+    """The ways to pay, as on the API."""
+
+    WECHAT_MINI_PROGRAM = "WECHAT_MINI_PROGRAM"
+    WECHAT_JSAPI = "WECHAT_JSAPI"
+    WECHAT_H5 = "WECHAT_H5"
+    WECHAT_NATIVE = "WECHAT_NATIVE"
+    WECHAT_CLOUD = "WECHAT_CLOUD"
+    ALIPAY_PAGE = "ALIPAY_PAGE"
+    ALIPAY_WAP = "ALIPAY_WAP"
+    ALIPAY_QR = "ALIPAY_QR"
+    ALIPAY_CYCLE = "ALIPAY_CYCLE"
+    HUIFU_WECHAT_JSAPI = "HUIFU_WECHAT_JSAPI"
+    HUIFU_WECHAT_MINI_PROGRAM = "HUIFU_WECHAT_MINI_PROGRAM"
+    HUIFU_ALIPAY_QR = "HUIFU_ALIPAY_QR"
+    HUIFU_ALIPAY_JSAPI = "HUIFU_ALIPAY_JSAPI"
+    HUIFU_UNIONPAY_QR = "HUIFU_UNIONPAY_QR"
+    HUIFU_UNIONPAY_JSAPI = "HUIFU_UNIONPAY_JSAPI"
+
+
+class ReportedStatus(StrEnum):
+    """What a provider says of a payment. An unknown word of theirs is PENDING, and logged."""
+
+    PENDING = "PENDING"
+    SUCCESSFUL = "SUCCESSFUL"
+    CLOSED = "CLOSED"
+    FAILED = "FAILED"
+    # The provider has no such trade. Not a failure: a page that was issued may still be paid.
+    NOT_FOUND = "NOT_FOUND"
+
+
+class AccountInvalid(ValueError):
+    """A merchant account's settings or keys cannot work; `field` names the culprit and the message the fix."""
+
+    def __init__(self, field_name: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field_name
+
+
+class NotificationRefused(Exception):
+    """A notification that proves nothing: unsigned, wrongly signed, malformed, or not for this account.
+
+    `reason` is a short stable word for the metric and the log: "signature", "malformed", "encoding", "timestamp" …
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRequest:
+    """One payment to open. `notify_url` is ours and absolute; `expires_at` is aware UTC."""
+
+    method: PaymentMethod
+    out_trade_no: str
+    amount_fen: int
+    subject: str
+    notify_url: str
+    created_at: datetime
+    expires_at: datetime
+    return_url: str | None = None
+    openid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The provider took the order. `action` is the page's next step as stored JSON.
+
+    {"kind": "Redirect", "url": …} · {"kind": "QrCode", "codeUrl": …, "deepLink": …} ·
+    {"kind": "WechatPayParams", …} · {"kind": "AlipayJsapiParams", …}, with the API's field names.
+    """
+
+    action: Mapping[str, Any]
+    transaction_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The provider said no; its own code and words, and what to do about it (English, Chinese)."""
+
+    code: str
+    message: str
+    explanation: str
+    explanation_zh: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotReached:
+    """Nothing was sent: repeat when convenient. `detail` is for the log."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The provider may have acted. `detail` is for the log."""
+
+    detail: str
+
+
+CreateOutcome = Accepted | Rejected | NotReached | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The provider will take no money for this number any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotClosed:
+    """It cannot be closed now, because it may be paid: query it."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NeverOpened:
+    """The provider has no trade of this number, yet what was issued may still be paid until its own expiry."""
+
+
+CloseOutcome = Closed | NotClosed | NeverOpened | Rejected | NotReached | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentReport:
+    """What a provider says about one payment. Amounts are fen before fees; None where it did not say.
+
+    `account_claims` are the identifiers by which the message names its receiver, such as {"app_id": …, "seller_id": …}:
+    compared with ours before anything counts as paid. `source` is "notification", "query" or "answer".
+    """
+
+    out_trade_no: str
+    status: ReportedStatus
+    source: Literal["notification", "query", "answer"]
+    amount_fen: int | None = None
+    currency: str = "CNY"
+    transaction_id: str | None = None
+    payer_id: str | None = None
+    paid_at: datetime | None = None
+    refunded_fen: int | None = None
+    account_claims: Mapping[str, str] = field(default_factory=dict)
+    failure: Rejected | None = None
+
+
+QueryOutcome = PaymentReport | Rejected | NotReached | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A verified notification. `event_key` is equal for repeats of one event and for nothing else."""
+
+    event_key: str
+    report: PaymentReport
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """The exact bytes a provider wants to read back."""
+
+    status_code: int
+    body: bytes
+    content_type: str
+
+
+class Account(Protocol):
+    """A merchant account, opened: parsed settings and keys of one provider."""
+
+    @property
+    def expected_claims(self) -> Mapping[str, str]:
+        """The identifiers a message for this account must carry where it carries them at all."""
+        ...
+
+
+class Provider(Protocol):
+    """One payment provider. Every method may be called again with the same input."""
+
+    name: str
+    methods: frozenset[PaymentMethod]
+    modes: Sequence[str]
+    # Ages of a payment at which it is asked about; after the last one the last gap repeats until it expires.
+    query_schedule: Sequence[timedelta]
+    minimum_expiry: timedelta
+    maximum_expiry: timedelta
+
+    def seal_input(self, *, mode: str, fields: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Splits what an operator typed into public settings and secret credentials, normalised.
+
+        Keys may be PEM or bare base64, PKCS#1 or PKCS#8. Self-test included. Raises AccountInvalid."""
+        ...
+
+    def open_account(self, *, mode: str, settings: Mapping[str, Any], credentials: Mapping[str, str]) -> Account:
+        """Parses a stored account for use; called once per account version. Raises AccountInvalid."""
+        ...
+
+    def check_request(self, request: PaymentRequest) -> None:
+        """Raises InvalidInput with the API's field name when the provider could never accept this request."""
+        ...
+
+    async def create_payment(self, account: Account, request: PaymentRequest) -> CreateOutcome:
+        """Opens the payment; repeating it with the same number must not open a second one."""
+        ...
+
+    async def query_payment(self, account: Account, out_trade_no: str) -> QueryOutcome:
+        """Asks what became of a payment. "No such trade" is a report with NOT_FOUND."""
+        ...
+
+    async def close_payment(self, account: Account, out_trade_no: str) -> CloseOutcome:
+        """Asks that no money be taken for this number any more."""
+        ...
+
+    def read_notification(self, account: Account, headers: Mapping[str, str], body: bytes) -> Notification:
+        """Verifies the received bytes, then translates them. Raises NotificationRefused; there is no default."""
+        ...
+
+    def acknowledge(self, *, accepted: bool) -> Acknowledgement:
+        """What the provider must read: accepted only after the notification is committed."""
+        ...
