@@ -1,1 +1,1 @@
-"""The payment providers: what one is (contract.py), who judges its answers (transport.py), which exist (registry.py)."""
+"""Payment providers: what one is (contract.py), who judges an exchange (transport.py), which exist (registry.py)."""

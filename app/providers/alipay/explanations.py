@@ -1,0 +1,243 @@
+"""What Alipay's error codes mean for the person who must do something, in English and Chinese.
+
+A code is looked up by its last dotted part, because one fault goes by several spellings: ACQ.TRADE_NOT_EXIST and
+TRADE_NOT_EXIST, ACQ.SYSTEM_ERROR and AQC.SYSTEM_ERROR, isp.unknow-error and aop.unknow-error.
+
+Source: the error enums of page.pay, wap.pay, precreate, query and close in alipay-sdk-php-all@d95249a3 (v3/src/Model),
+and the gateway's codes in its public documentation, read 2026-09-11.
+"""
+
+from typing import NamedTuple
+
+
+class Explanation(NamedTuple):
+    """What happened and what to do about it."""
+
+    english: str
+    chinese: str
+
+
+_BY_SUB_CODE: dict[str, Explanation] = {
+    # Gateway: the call itself
+    "unknow-error": Explanation(
+        "Alipay is temporarily unavailable. Nothing needs to be changed; the result is being asked for.",
+        "支付宝服务暂时不可用，无需修改配置，系统正在查询结果。",
+    ),
+    "SYSTEM_ERROR": Explanation(
+        "Alipay had an internal error. Nothing needs to be changed; the result is being asked for.",
+        "支付宝系统异常，无需修改配置，系统正在查询结果。",
+    ),
+    "invalid-signature": Explanation(
+        "Alipay could not verify our signature. Upload the public key that belongs to app_private_key to this app on "
+        "the Alipay open platform, and check that app id and gateway are both of production or both of the sandbox.",
+        "验签失败：请在支付宝开放平台上传与应用私钥配对的应用公钥，并确认 app_id 与网关同属正式环境或沙箱环境。",
+    ),
+    "invalid-app-id": Explanation(
+        "Alipay does not know this app id. Check app_id, and that gateway and app id are of the same environment.",
+        "无效的 app_id：请检查 app_id，并确认网关与应用属于同一环境（正式或沙箱）。",
+    ),
+    "missing-signature-config": Explanation(
+        "No key is configured for this app. Set up the interface signing method (RSA2) on the Alipay open platform.",
+        "应用未配置接口加签方式：请在支付宝开放平台设置 RSA2 密钥或证书。",
+    ),
+    "invalid-timestamp": Explanation(
+        "The timestamp was refused. Set this server's clock right (NTP).",
+        "时间戳无效：请校准服务器时间（NTP）。",
+    ),
+    "invalid-signature-type": Explanation(
+        "The app is not set up for RSA2. Choose RSA2 as the signing method on the Alipay open platform.",
+        "签名类型不符：请在支付宝开放平台将应用的加签方式设为 RSA2。",
+    ),
+    "missing-app-cert-sn": Explanation(
+        "This app uses certificates. Change the merchant account to mode certificate, with its three files.",
+        "该应用使用证书模式：请将商户账号改为 certificate 模式并上传三个证书。",
+    ),
+    "app-cert-expired": Explanation(
+        "The application certificate has expired. Download a new one from the open platform and replace app_cert.",
+        "应用公钥证书已过期：请在支付宝开放平台更新证书并替换 app_cert。",
+    ),
+    "app-cert-not-exist": Explanation(
+        "Alipay does not know the application certificate. Upload again the one that was downloaded for this app id.",
+        "应用公钥证书不存在：请使用该 app_id 下载的应用公钥证书。",
+    ),
+    "invalid-app-cert-sn": Explanation(
+        "The application certificate is not this app's. Use the one downloaded for this app id.",
+        "应用公钥证书与 app_id 不匹配：请使用该应用下载的证书。",
+    ),
+    "invalid-alipay-root-cert-sn": Explanation(
+        "The Alipay root certificate is outdated. Download alipayRootCert.crt again and replace alipay_root_cert.",
+        "支付宝根证书序列号无效：请重新下载 alipayRootCert.crt 并替换。",
+    ),
+    "suspected-attack": Explanation(
+        "Alipay took a value for an attack. Keep words such as subject, out_trade_no or total_fee out of the product "
+        "name and the return address.",
+        "请求被判定为可疑攻击：商品名称和返回地址中请勿包含 subject、out_trade_no、total_fee 等字样。",
+    ),
+    "not-online-app": Explanation(
+        "The app is not online yet. Submit it for review on the Alipay open platform and put it online.",
+        "应用尚未上线：请在支付宝开放平台提交审核并上线应用。",
+    ),
+    "insufficient-isv-permissions": Explanation(
+        "The app may not call this. Add the payment ability to the app, sign the product, and put the app online.",
+        "应用没有该接口权限：请为应用添加相应支付能力、完成产品签约并上线。",
+    ),
+    "insufficient-user-permissions": Explanation(
+        "The merchant has not granted this. Let the merchant authorise the app again and replace app_auth_token.",
+        "商户授权不足：请让商户重新授权并更新 app_auth_token。",
+    ),
+    "invalid-app-auth-token": Explanation(
+        "The authorisation token is not valid. Let the merchant authorise the app again and replace app_auth_token.",
+        "应用授权令牌无效：请让商户重新授权并更新 app_auth_token。",
+    ),
+    "app-auth-token-time-out": Explanation(
+        "The authorisation has expired. Let the merchant authorise the app again and replace app_auth_token.",
+        "应用授权令牌已过期：请让商户重新授权并更新 app_auth_token。",
+    ),
+    "app-auth-token-not-exist": Explanation(
+        "The authorisation was cancelled. Let the merchant authorise the app again and replace app_auth_token.",
+        "应用授权已取消：请让商户重新授权并更新 app_auth_token。",
+    ),
+    "app-call-limited": Explanation(
+        "The app calls Alipay too often. Wait a moment and try again.",
+        "应用调用次数超限：请稍后再试。",
+    ),
+    "method-call-limited": Explanation(
+        "This interface is called too often. Wait a moment and try again.",
+        "接口调用次数超限：请稍后再试。",
+    ),
+    # Trades: creating
+    "INVALID_PARAMETER": Explanation(
+        "Alipay refused a field of the request; its message names which one.",
+        "请求参数无效：请根据支付宝返回的信息检查对应字段。",
+    ),
+    "ACCESS_FORBIDDEN": Explanation(
+        "The merchant may not use this way to pay. Sign the product on the Alipay merchant platform.",
+        "无权使用该支付产品：请在支付宝商家平台完成产品签约。",
+    ),
+    "EXIST_FORBIDDEN_WORD": Explanation(
+        "The product name holds a forbidden word. Change it.",
+        "商品名称包含违禁词：请修改商品名称。",
+    ),
+    "PARTNER_ERROR": Explanation(
+        "The app is not set up for this merchant. Check app_id and its binding to the merchant.",
+        "应用 APP_ID 填写错误或未绑定商户：请检查 app_id 及其绑定关系。",
+    ),
+    "TOTAL_FEE_EXCEED": Explanation(
+        "The amount is above what this merchant may take at once. Pay in parts or ask Alipay to raise the limit.",
+        "订单金额超过限额：请拆分支付或联系支付宝提高限额。",
+    ),
+    "CONTEXT_INCONSISTENT": Explanation(
+        "This payment number was already used with other details. Start a new payment.",
+        "该商户订单号已用于其他交易信息：请重新发起支付。",
+    ),
+    "TRADE_HAS_SUCCESS": Explanation(
+        "This payment number is already paid. Do not pay again; the result is being asked for.",
+        "交易已支付成功：请勿重复支付，系统正在查询结果。",
+    ),
+    "TRADE_HAS_CLOSE": Explanation(
+        "This payment is closed. Start a new payment.",
+        "交易已关闭：请重新发起支付。",
+    ),
+    "BUYER_SELLER_EQUAL": Explanation(
+        "Payer and receiver are the same Alipay account. Pay with another account.",
+        "买家和卖家不能是同一账号：请更换支付账号。",
+    ),
+    "SELLER_BEEN_BLOCKED": Explanation(
+        "The merchant's Alipay account is blocked. Contact Alipay customer service.",
+        "商家账号被冻结：请联系支付宝客服处理。",
+    ),
+    "INVALID_STORE_ID": Explanation(
+        "The store id is not valid. Check the store on the Alipay merchant platform.",
+        "商户门店编号无效：请在支付宝商家平台检查门店信息。",
+    ),
+    "BEYOND_PAY_RESTRICTION": Explanation(
+        "The merchant's daily takings limit is reached. Try again tomorrow or ask Alipay to raise the limit.",
+        "商户收款额度超限：请次日再试或联系支付宝提升额度。",
+    ),
+    "RISK_MERCHANT_IP_NOT_EXIST": Explanation(
+        "Alipay's risk control wants the payer's network address, which was not sent. Contact Alipay customer service.",
+        "风控要求提供创建交易的 IP：请联系支付宝客服处理。",
+    ),
+    "APPLY_PC_MERCHANT_CODE_ERROR": Explanation(
+        "Alipay could not issue a QR code for this number. Start a new payment.",
+        "支付宝未能生成二维码：请重新发起支付。",
+    ),
+    "MERCHANT_STATUS_NOT_NORMAL": Explanation(
+        "The merchant's contract is not in force; products unused for three months go to sleep. Activate it on the "
+        "Alipay merchant platform.",
+        "商户协议状态非正常（超过三个月未使用会休眠）：请在支付宝商家平台重新激活产品。",
+    ),
+    "NOW_TIME_AFTER_EXPIRE_TIME_ERROR": Explanation(
+        "The payment had expired before it reached Alipay. Start a new payment, and check this server's clock.",
+        "订单已超过失效时间：请重新发起支付，并检查服务器时间。",
+    ),
+    "PRODUCT_AMOUNT_LIMIT_ERROR": Explanation(
+        "The amount is outside what this product allows. Change the amount or the contract.",
+        "金额超出产品限额：请调整金额或产品签约。",
+    ),
+    "SUB_MERCHANT_CREATE_FAIL": Explanation(
+        "The sub-merchant could not be used. Check the merchant's data at Alipay.",
+        "二级商户创建失败：请检查商户在支付宝的资料。",
+    ),
+    # Trades: asking and closing
+    "TRADE_NOT_EXIST": Explanation(
+        "Alipay has no trade of this number yet: the payer has not opened the payment.",
+        "交易不存在：付款人尚未扫码或登录支付页面。",
+    ),
+    "TRADE_STATUS_ERROR": Explanation(
+        "The trade's state does not allow this. It may be paid; the result is being asked for.",
+        "交易状态不允许该操作：可能已支付，系统正在查询结果。",
+    ),
+    "REASON_TRADE_STATUS_INVALID": Explanation(
+        "The trade's state does not allow this. It may be paid; the result is being asked for.",
+        "交易状态异常：可能已支付，系统正在查询结果。",
+    ),
+    "REASON_ILLEGAL_STATUS": Explanation(
+        "The trade's state does not allow this. It may be paid; the result is being asked for.",
+        "交易状态不合法：可能已支付，系统正在查询结果。",
+    ),
+    "TRADE_HAS_FINISHED": Explanation(
+        "The trade is finished: it is paid and can no longer be refunded.",
+        "交易已完结：已支付且不可退款。",
+    ),
+}
+
+_BY_CODE: dict[str, Explanation] = {
+    "20000": _BY_SUB_CODE["unknow-error"],
+    "20001": Explanation(
+        "The authorisation is not sufficient. Let the merchant authorise the app again and replace app_auth_token.",
+        "授权权限不足：请让商户重新授权并更新 app_auth_token。",
+    ),
+    "40001": Explanation(
+        "Alipay misses a required parameter; its message names which one.",
+        "缺少必选参数：请根据支付宝返回的信息检查。",
+    ),
+    "40002": Explanation(
+        "Alipay refused a parameter; its message names which one.",
+        "非法的参数：请根据支付宝返回的信息检查。",
+    ),
+    "40003": Explanation(
+        "A condition for this call is not met; Alipay's message names which one.",
+        "条件异常：请根据支付宝返回的信息检查应用配置。",
+    ),
+    "40005": Explanation("Alipay is called too often. Wait a moment and try again.", "调用频次超限：请稍后再试。"),
+    "40006": Explanation(
+        "The app may not do this. Sign the product, add the ability to the app and put the app online.",
+        "权限不足：请完成产品签约、为应用添加能力并上线。",
+    ),
+}
+
+_OTHERWISE = Explanation(
+    "Alipay refused the request. Its own code and message say why.",
+    "支付宝拒绝了请求：请根据其返回的错误码和信息处理。",
+)
+
+
+def last_part(sub_code: str) -> str:
+    """The part of a code that is spelt alike everywhere: ACQ.TRADE_NOT_EXIST → TRADE_NOT_EXIST."""
+    return sub_code.rpartition(".")[2]
+
+
+def explain(code: str, sub_code: str) -> Explanation:
+    """What a refusal means; every code has an explanation, an unknown one a general sentence."""
+    return _BY_SUB_CODE.get(last_part(sub_code)) or _BY_CODE.get(code) or _OTHERWISE

@@ -1,0 +1,110 @@
+"""One HTTP exchange with a provider, and the only place that judges how it ended.
+
+    nothing left this machine      → NotReached   name not resolved, refused, TLS handshake failed, no free connection
+    something left, no full answer → Unknown      timed out, dropped, 5xx, redirect, too large, not decodable
+    a full answer                  → RawAnswer    the received bytes, for the adapter to verify and read
+
+A write that fails half-way counts as sent: nobody can prove that the provider did not read it. Nothing is retried here
+and no body, query or header is ever logged or put into a `detail`, because they carry signatures and payers.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import httpx
+
+from app.providers.contract import NotReached, Unknown
+
+ANSWER_LIMIT_BYTES = 1_048_576
+
+# Waiting for a free connection, connecting and the TLS handshake get a quarter each, so that they always end before the
+# whole exchange does: otherwise a slow connect would be judged as "may have acted".
+_SHARE_BEFORE_SENDING = 0.25
+
+_NOTHING_WAS_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """A complete answer below 500 that is no redirect, as it was received."""
+
+    status_code: int
+    content_type: str
+    body: bytes = field(repr=False)
+
+
+ExchangeOutcome = RawAnswer | NotReached | Unknown
+
+
+def open_client(*, connections: int = 100) -> httpx.AsyncClient:
+    """The client that every exchange shares: TLS verified, no redirects, no proxy from the environment.
+
+    Whoever opens it closes it. There is no switch for the TLS verification.
+    """
+    return httpx.AsyncClient(
+        verify=True,
+        follow_redirects=False,
+        trust_env=False,
+        timeout=httpx.Timeout(10.0),
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30.0),
+    )
+
+
+async def post_form(
+    client: httpx.AsyncClient,
+    url: str,
+    *,
+    query: str,
+    body: bytes,
+    timeout_s: float,
+    answer_limit_bytes: int = ANSWER_LIMIT_BYTES,
+) -> ExchangeOutcome:
+    """Posts an encoded form once and says how the exchange ended; never raises for the network's sake.
+
+    `query` and `body` are already encoded and are sent byte for byte. `timeout_s` bounds the exchange as a whole,
+    however slowly the answer drips. Cancellation passes through: whoever cancels must treat the outcome as unknown.
+    """
+    request = client.build_request(
+        "POST",
+        httpx.URL(url, query=query.encode("ascii")),
+        content=body,
+        headers={
+            "Content-Type": "application/x-www-form-urlencoded;charset=utf-8",
+            "Accept-Encoding": "identity",
+        },
+        timeout=httpx.Timeout(
+            timeout_s, connect=timeout_s * _SHARE_BEFORE_SENDING, pool=timeout_s * _SHARE_BEFORE_SENDING
+        ),
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _receive(client, request, answer_limit_bytes)
+    except _NOTHING_WAS_SENT as exc:
+        return NotReached(type(exc).__name__)
+    except (httpx.RequestError, httpx.StreamError) as exc:
+        return Unknown(type(exc).__name__)
+    except TimeoutError:
+        return Unknown(f"no complete answer within {timeout_s:g} s")
+
+
+async def _receive(client: httpx.AsyncClient, request: httpx.Request, limit_bytes: int) -> RawAnswer | Unknown:
+    """Sends and reads up to the limit. Closing early drops the connection, as a flood deserves."""
+    response = await client.send(request, stream=True, follow_redirects=False)
+    try:
+        if response.status_code >= 500:
+            return Unknown(f"HTTP {response.status_code}")
+        if 300 <= response.status_code < 400:
+            return Unknown(f"HTTP {response.status_code}: redirects are not followed")
+        received = bytearray()
+        async for chunk in response.aiter_bytes():
+            received += chunk
+            if len(received) > limit_bytes:
+                return Unknown(f"answer larger than {limit_bytes} bytes")
+        return RawAnswer(response.status_code, response.headers.get("content-type", ""), bytes(received))
+    finally:
+        await response.aclose()
