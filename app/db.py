@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import asyncpg
 import orjson
@@ -23,7 +23,16 @@ SQL: Final = Path(__file__).resolve().parent.parent / "sql"
 # Two processes that migrate at once take turns on this advisory lock; any constant serves.
 _MIGRATION_LOCK: Final = 5_346_700_001
 
-Connection = PoolConnectionProxy[Record]
+if TYPE_CHECKING:
+    Connection = PoolConnectionProxy[Record]
+else:
+    Connection = PoolConnectionProxy  # only its type stub takes a parameter
+
+
+class Row(Protocol):
+    """What a row reader asks of a row: columns by name."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
 
 
 class DatabaseUnusable(Exception):
@@ -78,6 +87,18 @@ class Database:
             yield Transaction(connection, self._queries)
         self.on_commit()
 
+    @asynccontextmanager
+    async def merchant_transaction(self) -> AsyncIterator["Transaction"]:
+        """A transaction that runs a merchant's code: whatever session state it leaves behind goes with it."""
+        async with self.pool.acquire() as connection:
+            try:
+                async with connection.transaction():
+                    yield Transaction(connection, self._queries)
+            finally:
+                if not connection.is_closed():
+                    await connection.reset()
+        self.on_commit()
+
     async def close(self) -> None:
         """Closes the pool, waiting for what is under way."""
         await self.pool.close()
@@ -124,7 +145,7 @@ async def open_database(url: str, *, size: int = 10, statement_cache: bool = Tru
     return Database(pool, load_queries())
 
 
-async def _prepare_connection(connection: Connection) -> None:
+async def _prepare_connection(connection: "asyncpg.Connection[Record] | Connection") -> None:
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",
@@ -134,7 +155,7 @@ async def _prepare_connection(connection: Connection) -> None:
     )
 
 
-async def _keep_session(connection: Connection) -> None:
+async def _keep_session(connection: "asyncpg.Connection[Record] | Connection") -> None:
     """Nothing here sets session state, so that the pool's reset round trip after each use would buy nothing."""
 
 

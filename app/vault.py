@@ -45,7 +45,7 @@ class Vault:
         try:
             opened: dict[str, str] = orjson.loads(cipher.decrypt(rest[:12], rest[12:], row.encode()))
         except InvalidTag as exc:
-            raise VaultError(f"{row}: the sealed credentials were altered or moved, or {key_id!r} is not their key") from exc
+            raise VaultError(f"{row}: the credentials were altered or moved, or {key_id!r} is not their key") from exc
         return opened
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from app.db import Row
 from app.providers.contract import PaymentMethod
 
 
@@ -91,7 +92,7 @@ class Payment:
         return self.status == "CREATED"
 
 
-def read_payment(row: Mapping[str, Any]) -> Payment:
+def read_payment(row: Row) -> Payment:
     """A row of the columns `payment_columns` names (sql/queries/payment.sql) as a value."""
     failure = row["failure"]
     return Payment(

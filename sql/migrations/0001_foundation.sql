@@ -178,22 +178,33 @@ begin
   return new;
 end $$;
 
-create trigger raise_version before update on shouyin.payment
-  for each row execute function shouyin.raise_version();
+-- A version is what a watcher can see; taking a row for a check is not.
+create trigger raise_version before update on shouyin.payment for each row
+  when ((old.status, old.action, old.failure, old.paid_amount_fen, old.refunded_amount_fen, old.transaction_id,
+         old.expires_at, old.late)
+    is distinct from (new.status, new.action, new.failure, new.paid_amount_fen, new.refunded_amount_fen,
+         new.transaction_id, new.expires_at, new.late))
+  execute function shouyin.raise_version();
 create trigger raise_version before update on shouyin.merchant_account
   for each row execute function shouyin.raise_version();
 
 -- Statement triggers with transition tables: ten thousand rows changed by one statement cost one insert.
-create function shouyin.announce_payments() returns trigger language plpgsql as $$
+create function shouyin.announce_new_payments() returns trigger language plpgsql as $$
 begin
   insert into shouyin.change (subject, row_id, version, order_id, owner)
   select 'payment', id, version, order_id, owner from changed;
   return null;
 end $$;
+create function shouyin.announce_payments() returns trigger language plpgsql as $$
+begin
+  insert into shouyin.change (subject, row_id, version, order_id, owner)
+  select 'payment', c.id, c.version, c.order_id, c.owner from changed c join before b on b.id = c.id and b.version < c.version;
+  return null;
+end $$;
 create trigger announce_insert after insert on shouyin.payment
-  referencing new table as changed for each statement execute function shouyin.announce_payments();
+  referencing new table as changed for each statement execute function shouyin.announce_new_payments();
 create trigger announce_update after update on shouyin.payment
-  referencing new table as changed for each statement execute function shouyin.announce_payments();
+  referencing old table as before new table as changed for each statement execute function shouyin.announce_payments();
 
 create function shouyin.announce_merchant_accounts() returns trigger language plpgsql as $$
 begin

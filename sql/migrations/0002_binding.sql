@@ -2,6 +2,11 @@
 -- format(%I) and nowhere else. Afterwards every query reads the view shouyin.bound_order, whatever the table looks like:
 -- id bigint, owner text, amount_fen numeric (null without an amount column), status (the column itself), data jsonb.
 
+-- Until a table is bound there are no orders.
+create view shouyin.bound_order as
+  select null::bigint as id, null::text as owner, null::numeric as amount_fen, null::text as status, null::jsonb as data
+  where false;
+
 -- Announces changes of the merchant's rows whoever writes them. tg_argv: key column, owner column or ''.
 create function shouyin.announce_orders() returns trigger language plpgsql as $$
 begin
@@ -34,14 +39,18 @@ declare
 begin
   execute format('alter table shouyin.payment add constraint payment_order foreign key (order_id) references %s (%I)',
     order_table, key_column);
+  drop view shouyin.bound_order;
   execute format('create view shouyin.bound_order as select o.%I::bigint as id, %s as owner, %s as amount_fen, %s as status,'
-    || ' to_jsonb(o) as data from %s o',
+    || ' to_jsonb(o)%s as data from %s o',
     key_column,
     case when owner_column is null then 'null::text' else format('o.%I::text', owner_column) end,
     case when amount_column is null then 'null::numeric'
          when amount_in_fen then format('o.%I::numeric', amount_column)
          else format('o.%I::numeric * 100', amount_column) end,
     case when status_column is null then 'null::text' else format('o.%I', status_column) end,
+    -- yuan leave the API as exact text, never as a JSON number that a client reads into a float
+    case when amount_column is null or amount_in_fen then ''
+         else format(' || jsonb_build_object(%L, o.%I::text)', amount_column, amount_column) end,
     order_table);
   execute format('create trigger shouyin_announce_insert after insert on %s referencing new table as changed'
     || ' for each statement execute function shouyin.announce_orders(%L, %L)', order_table, key_column, coalesce(owner_column, ''));
@@ -67,7 +76,7 @@ create function shouyin.open_payment(
   p_order_id bigint, p_sub text, p_is_admin boolean, p_merchant_account_id bigint, p_provider text, p_method text,
   p_amount_fen bigint, p_subject text, p_out_trade_no text, p_openid text, p_return_url text,
   p_idempotency_key text, p_input_hash bytea, p_correlation_id text, p_expires_at timestamptz, p_now timestamptz,
-  p_check_at timestamptz,
+  p_check_at timestamptz, p_minimum_fen bigint, p_maximum_fen bigint,
   out refusal text, out order_amount_fen numeric, out account_version integer, out replayed boolean,
   out payment shouyin.payment
 ) language plpgsql as $$
@@ -105,7 +114,9 @@ begin
   if feature.amount_column is not null and p_amount_fen is not null and bound.amount_fen is distinct from p_amount_fen then
     refusal := 'AMOUNT_MISMATCH'; return;
   end if;
-  if coalesce(p_amount_fen, bound.amount_fen) <> trunc(coalesce(p_amount_fen, bound.amount_fen)) then
+  -- An order's own amount meets the same limits, and may have a fraction of a fen that nobody can pay.
+  if coalesce(p_amount_fen, bound.amount_fen) <> trunc(coalesce(p_amount_fen, bound.amount_fen))
+    or coalesce(p_amount_fen, bound.amount_fen) not between p_minimum_fen and p_maximum_fen then
     refusal := 'INVALID_AMOUNT'; return;
   end if;
   if exists (select from shouyin.payment p where p.order_id = p_order_id and p.status = 'SUCCESSFUL') then

@@ -1,0 +1,101 @@
+"""Which flows there are: the built-in one, and the functions of the module named by FLOWS.
+
+A function belongs to the trigger its name begins with: `on_payment`, `on_payment_points`, … each is a flow of its own,
+run and retried by itself.
+
+    async def on_payment(result: PaymentResult, connection: asyncpg.Connection) -> None: ...
+"""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from app.config import ConfigError
+from app.db import Transaction
+from app.flows.results import PaymentResult
+
+FlowFunction = Callable[[Any, Any], Awaitable[None]]
+
+# Prefix of a function's name → trigger. Refunds and cycles join this table with their events.
+TRIGGERS: Final = {"on_payment": "payment"}
+
+# Which events fire which trigger. An event that is in no row fires nothing.
+TRIGGER_OF_EVENT: Final = {
+    "payment.successful": "payment",
+    "payment.failed": "payment",
+    "payment.repeated": "payment",
+    "payment.unknown": "payment",
+}
+
+BUILT_IN: Final = "order_status"
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One flow. `run` of the built-in one is None: it is a statement of ours, not a function of the merchant's."""
+
+    name: str
+    trigger: str
+    run: FlowFunction | None
+
+
+def load_flows(module_name: str | None) -> dict[str, Flow]:
+    """All flows by name. Raises ConfigError naming FLOWS and what is wrong with the module."""
+    flows = {BUILT_IN: Flow(name=BUILT_IN, trigger="payment", run=None)}
+    if module_name is None:
+        return flows
+    found = _functions(_import(module_name))
+    for name, function in found.items():
+        trigger = next((trigger for prefix, trigger in TRIGGERS.items() if _belongs(name, prefix)), None)
+        if trigger is None:
+            known = ", ".join(TRIGGERS)
+            raise ConfigError(f"FLOWS: {module_name}.{name} belongs to no trigger; names begin with {known}")
+        if not inspect.iscoroutinefunction(function) or len(inspect.signature(function).parameters) != 2:
+            raise ConfigError(f"FLOWS: write async def {name}(result, connection) in {module_name}")
+        flows[name] = Flow(name=name, trigger=trigger, run=function)
+    if len(flows) == 1:
+        raise ConfigError(
+            f"FLOWS: the module {module_name} has no flow; write async def on_payment(result, connection)"
+        )
+    return flows
+
+
+def _belongs(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}_")
+
+
+def _functions(module: Any) -> Mapping[str, FlowFunction]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name.startswith("on_") and inspect.isfunction(value) and value.__module__ == module.__name__
+    }
+
+
+def _import(module_name: str) -> Any:
+    # A merchant's module stands in the folder the worker is started from, which a console script does not look in.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(module_name)
+    except ImportError as exc:
+        raise ConfigError(f"FLOWS: the module {module_name!r} cannot be imported: {exc}") from exc
+
+
+async def set_order_status(result: PaymentResult, tx: Transaction) -> None:
+    """The built-in flow: the bound order's status column says paid or failed.
+
+    An order counts as paid only when what was paid is its amount (Z12); otherwise it stays for a person to look at."""
+    if result.already_processed or result.order_id is None:
+        return
+    binding = await tx.one("activation.find")
+    if binding is None or binding["status_column"] is None:
+        return
+    if result.payment_status == "SUCCESSFUL" and result.amount_matches:
+        await tx.one("flow.mark_paid", result.order_id, binding["paid_status"], binding["paid_status"])
+    elif result.payment_status == "FAILED" and binding["failed_status"] is not None:
+        await tx.one("flow.mark_failed", result.order_id, binding["failed_status"])

@@ -1,0 +1,56 @@
+"""What a flow receives."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from app.money import format_yuan
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentResult:
+    """The result of a payment, as a flow sees it (Z10). Amounts are fen; `None` where there is none.
+
+    `already_processed` is false exactly once per payment and final state; act only then. `amount_matches` says whether
+    what was paid is the order's amount as it stands now (Z12).
+    """
+
+    order_id: int | None
+    payment_found: bool
+    payment_status: Literal["SUCCESSFUL", "FAILED"] | None
+    already_processed: bool
+    payment_id: int | None
+    out_trade_no: str | None
+    transaction_id: str | None
+    method: str | None
+    amount_fen: int | None
+    paid_amount_fen: int | None
+    order_amount_fen: int | None
+    amount_matches: bool
+    late: bool
+    paid_at: datetime | None
+    event_id: int
+    correlation_id: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The same under the reference's names, amounts in yuan: {"orderId", "paymentFound", "paymentStatus", …}."""
+
+        def yuan(fen: int | None) -> str | None:
+            return None if fen is None else format_yuan(fen)
+
+        return {
+            "orderId": self.order_id,
+            "paymentFound": self.payment_found,
+            "paymentStatus": self.payment_status,
+            "alreadyProcessed": self.already_processed,
+            "paymentId": self.payment_id,
+            "outTradeNo": self.out_trade_no,
+            "transactionId": self.transaction_id,
+            "method": self.method,
+            "amount": yuan(self.amount_fen),
+            "paidAmount": yuan(self.paid_amount_fen),
+            "orderAmount": yuan(self.order_amount_fen),
+            "amountMatches": self.amount_matches,
+            "late": self.late,
+            "paidAt": None if self.paid_at is None else self.paid_at.isoformat(),
+        }

@@ -1,0 +1,209 @@
+"""Events to flow runs, and flow runs to effects, exactly once.
+
+event (outbox) ── dispatch ──▶ flow_run, unique (event, flow) ── drain ──▶ effects + DONE in one transaction
+                                                                   └ raised: rolled back, kept with its traceback,
+                                                                     tried again ever more slowly, then left to a person
+"""
+
+import asyncio
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from app.auth import Principal
+from app.clock import Clock
+from app.db import Database, Row, Transaction
+from app.doorbell import Doorbell
+from app.drain import drain
+from app.errors import Forbidden, InvalidInput, NotFound
+from app.flows.registry import TRIGGER_OF_EVENT, Flow, set_order_status
+from app.flows.results import PaymentResult
+from app.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+_EVENTS: Final = 200
+_BATCH: Final = 8
+_SLOWEST: Final = timedelta(hours=1)
+_STATUSES: Final = ("WAITING", "DONE", "FAILED")
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRun:
+    """One run of one flow for one event. `due_at` is None once done or given up; `error` is the last traceback."""
+
+    id: int
+    event_id: int
+    payment_id: int | None
+    flow: str
+    trigger: str
+    status: str
+    attempts: int
+    due_at: datetime | None
+    error: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class Flows:
+    """The flows of this deployment. The API lists and re-runs; only a worker, which has the functions, runs."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        bell: Doorbell,
+        metrics: Metrics,
+        flows: Mapping[str, Flow],
+        timeout_s: float,
+        attempts: int,
+    ) -> None:
+        self._db = database
+        self._clock = clock
+        self._bell = bell
+        self._metrics = metrics
+        self._flows = flows
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+
+    # --- working --------------------------------------------------------------------------------------------------
+
+    async def dispatch(self) -> int:
+        """Turns waiting events into flow runs; returns how many events. Safe in any number of workers."""
+        dispatched = 0
+        while True:
+            now = self._clock.now()
+            async with self._db.transaction() as tx:
+                events = await tx.all("flow.waiting_events", _EVENTS)
+                runs = [
+                    (event["id"], flow.name, flow.trigger)
+                    for event in events
+                    for flow in self._flows.values()
+                    if TRIGGER_OF_EVENT.get(event["kind"]) == flow.trigger
+                ]
+                if runs:
+                    await tx.one("flow.add_runs", *(list(column) for column in zip(*runs, strict=True)), now)
+                await tx.one("flow.mark_dispatched", [event["id"] for event in events], now)
+            dispatched += len(events)
+            if len(events) < _EVENTS:
+                break
+        if dispatched:
+            self._bell.ring("flows")
+        return dispatched
+
+    async def drain(self) -> int:
+        """Runs every flow run that is due; returns how many. Safe in any number of workers."""
+
+        async def claim() -> list[Row]:
+            now = self._clock.now()
+            lease = now + timedelta(seconds=self._timeout_s * 2)
+            return list(await self._db.change_all("flow.claim_due", now, lease, _BATCH))
+
+        return await drain(claim, self._run, self._failed)
+
+    async def _run(self, claimed: Row) -> None:
+        """One run. Its effects and its mark commit together: exactly once, however often it is tried."""
+        async with self._db.merchant_transaction() as tx:
+            row = await tx.one("flow.lock", claimed["id"])
+            if row is None:
+                return
+            structlog.contextvars.bind_contextvars(correlation_id=row["correlation_id"])
+            result = await _read_result(tx, row)
+            flow = self._flows.get(row["flow"])
+            if flow is None:
+                raise LookupError(
+                    f"no flow {row['flow']!r} here: is FLOWS set on this worker, and to the right module?"
+                )
+            async with asyncio.timeout(self._timeout_s):
+                if flow.run is None:
+                    await set_order_status(result, tx)
+                else:
+                    await flow.run(result, tx.connection)
+            await tx.one("flow.done", claimed["id"], self._clock.now())
+        log.info("flow.done", flow=row["flow"], run_id=claimed["id"], payment_id=row["payment_id"])
+
+    async def _failed(self, claimed: Row, exc: Exception) -> None:
+        self._metrics.flow_failures.inc()
+        now = self._clock.now()
+        tries_left = claimed["attempts"] < self._attempts
+        due_at = now + min(timedelta(seconds=5 * 2 ** (claimed["attempts"] - 1)), _SLOWEST) if tries_left else None
+        text = "".join(traceback.format_exception(exc))[-8000:]
+        await self._db.change("flow.fail", claimed["id"], text, due_at, now)
+        log.error("flow.failed", flow=claimed["flow"], run_id=claimed["id"], given_up=due_at is None, exc_info=exc)
+
+    # --- for operators --------------------------------------------------------------------------------------------
+
+    async def runs(
+        self, caller: Principal, *, status: str | None, payment_id: int | None, limit: int, before_id: int | None
+    ) -> list[FlowRun]:
+        """Runs, newest first; the next page continues before the last id. Raises Forbidden, InvalidInput."""
+        _require_admin(caller)
+        if status is not None and status not in _STATUSES:
+            raise InvalidInput(f"status: {status!r} is not one of {', '.join(_STATUSES)}", field="status")
+        if not 1 <= limit <= 100:
+            raise InvalidInput("limit: from 1 to 100", field="limit")
+        return [_read_run(row) for row in await self._db.all("flow.list", status, payment_id, before_id, limit)]
+
+    async def retry(
+        self, caller: Principal, run_id: int, *, correlation_id: str | None = None, address: str | None = None
+    ) -> FlowRun:
+        """Runs a failed or waiting run again, now. Raises Forbidden, NotFound, InvalidInput for one that is done."""
+        _require_admin(caller)
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            found = await tx.one("flow.find", run_id)
+            if found is None:
+                raise NotFound(f"flow run {run_id} does not exist", field="id")
+            if await tx.one("flow.retry", run_id, now) is None:
+                raise InvalidInput(f"flow run {run_id} is done: its effects stand and are not repeated", field="id")
+            details = {"flow": found["flow"], "attempts": found["attempts"]}
+            await tx.one(
+                "audit.append", now, caller.sub, "flow.retry", f"flow_run:{run_id}", details, address, correlation_id
+            )
+            row = await tx.one("flow.find", run_id)
+            assert row is not None
+        self._bell.ring("flows")
+        return _read_run(row)
+
+
+def _read_run(row: Row) -> FlowRun:
+    return FlowRun(**{name: row[name] for name in FlowRun.__slots__})
+
+
+async def _read_result(tx: Transaction, row: Row) -> PaymentResult:
+    """What the flow receives, read inside its own transaction."""
+    order_id = row["order_id"]
+    order = await tx.one("flow.order_amount", order_id) if order_id is not None else None
+    order_amount = order["amount_fen"] if order is not None else None
+    paid = row["paid_amount_fen"]
+    # Without an amount column the payment's own amount is all there is to compare with.
+    expected = row["amount_fen"] if order is not None and order_amount is None else order_amount
+    status = {"payment.successful": "SUCCESSFUL", "payment.failed": "FAILED"}.get(row["kind"], row["status"])
+    return PaymentResult(
+        order_id=order_id,
+        payment_found=row["payment_id"] is not None,
+        payment_status=status if status in ("SUCCESSFUL", "FAILED") else None,
+        already_processed=row["kind"] == "payment.repeated",
+        payment_id=row["payment_id"],
+        out_trade_no=row["out_trade_no"] or row["details"].get("out_trade_no"),
+        transaction_id=row["transaction_id"],
+        method=row["method"],
+        amount_fen=row["amount_fen"],
+        paid_amount_fen=paid,
+        order_amount_fen=None if order_amount is None else int(order_amount),
+        amount_matches=paid is not None and paid == expected,
+        late=bool(row["late"]),
+        paid_at=row["paid_at"],
+        event_id=row["event_id"],
+        correlation_id=row["correlation_id"],
+    )
+
+
+def _require_admin(caller: Principal) -> None:
+    if not caller.is_admin:
+        raise Forbidden("flow runs are for administrators: use a token with the admin role")

@@ -1,0 +1,1 @@
+"""Notifications: the inbox that is committed before a provider is answered, and what becomes of it."""

@@ -1,0 +1,139 @@
+"""The inbox. A provider reads its acknowledgement only after the notification is committed here; the worker applies it.
+
+receive:  bytes → verified → one row per provider event (commit) → acknowledged → doorbell
+drain:    claim → report applied, repeats announced, row marked, in one transaction
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+
+from app.clock import Clock
+from app.db import Database
+from app.doorbell import Doorbell
+from app.drain import drain
+from app.errors import NotFound
+from app.merchants.accounts import MerchantAccounts, OpenAccount
+from app.metrics import Metrics
+from app.payments.reports import apply_within
+from app.providers.contract import (
+    Acknowledgement,
+    Notification,
+    NotificationRefused,
+    PaymentReport,
+    Rejected,
+    ReportedStatus,
+)
+
+log = structlog.get_logger(__name__)
+
+_BATCH: Final = 20
+_LEASE: Final = timedelta(seconds=30)
+_SLOWEST: Final = timedelta(minutes=10)
+# A provider repeats a notice some fifteen times. Whoever replays one ten thousand times gets it counted, and the flow
+# called this often at the most per drain.
+_MOST_REPEATS: Final = 100
+
+
+class Inbox:
+    """Notifications of this deployment. One a process."""
+
+    def __init__(
+        self, *, database: Database, accounts: MerchantAccounts, clock: Clock, bell: Doorbell, metrics: Metrics
+    ) -> None:
+        self._db = database
+        self._accounts = accounts
+        self._clock = clock
+        self._bell = bell
+        self._metrics = metrics
+
+    async def receive(
+        self, provider: str, account_id: int, headers: Mapping[str, str], body: bytes, *, correlation_id: str
+    ) -> Acknowledgement:
+        """Verifies the received bytes, commits them once, and returns what the provider must read.
+
+        Raises NotFound for an account that is not there. A failure to commit escapes, so that the provider repeats."""
+        account = await self._accounts.open(account_id)
+        name = account.provider.name
+        if name.lower() != provider.lower():
+            raise NotFound(f"merchant account {account_id} is not one of {provider}")
+        try:
+            notification = await self._read(account, headers, body)
+        except NotificationRefused as exc:
+            self._metrics.notifications.labels(name, exc.reason).inc()
+            log.warning("notification.refused", merchant_account_id=account_id, reason=exc.reason)
+            return account.provider.acknowledge(accepted=False)
+        row = await self._db.change(
+            "notification.receive", name, account_id, notification.event_key, _report_json(notification.report), body,
+            correlation_id, self._clock.now(),
+        )  # fmt: skip
+        assert row is not None
+        self._metrics.notifications.labels(name, "accepted" if row["received_count"] == 1 else "repeated").inc()
+        self._bell.ring("notifications")
+        return account.provider.acknowledge(accepted=True)
+
+    async def _read(self, account: OpenAccount, headers: Mapping[str, str], body: bytes) -> Notification:
+        """Verified with the account as kept here and, when that fails, as the database has it now: a key that was
+        changed a moment ago in another process must not cost a notification."""
+        try:
+            return account.provider.read_notification(account.account, headers, body)
+        except NotificationRefused:
+            self._accounts.forget([account.id])
+            fresh = await self._accounts.open(account.id)
+            if fresh.version == account.version:
+                raise
+            return fresh.provider.read_notification(fresh.account, headers, body)
+
+    async def drain(self) -> int:
+        """Applies every waiting notification; returns how many. Safe in any number of workers."""
+
+        async def claim() -> list[int]:
+            now = self._clock.now()
+            rows = await self._db.change_all("notification.claim_due", now, now + _LEASE, _BATCH)
+            return [row["id"] for row in rows]
+
+        handled = await drain(claim, self._apply, self._postpone)
+        if handled:
+            self._bell.ring("events")
+        return handled
+
+    async def _apply(self, notification_id: int) -> None:
+        """One notification with all its repeats so far: applied and marked in one transaction."""
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            row = await tx.one("notification.lock", notification_id)
+            if row is None:
+                return
+            account = await self._accounts.open(row["merchant_account_id"])
+            applied = await apply_within(
+                tx, now, account, _read_report(row["report"]), correlation_id=row["correlation_id"],
+                deliveries=min(row["received_count"] - row["handled_count"], _MOST_REPEATS),
+            )  # fmt: skip
+            await tx.one("notification.done", notification_id, row["received_count"])
+        for field in applied.differences:
+            self._metrics.differences.labels(field).inc()
+
+    async def _postpone(self, notification_id: int, exc: Exception) -> None:
+        """Nothing is swallowed: the row stays, with the reason, and is tried again ever more slowly."""
+        log.error("notification.failed", notification_id=notification_id, exc_info=exc)
+        row = await self._db.one("notification.attempts", notification_id)
+        attempts = row["attempts"] if row is not None else 1
+        due_at = self._clock.now() + min(timedelta(seconds=2 ** min(attempts, 12)), _SLOWEST)
+        await self._db.change("notification.postpone", notification_id, due_at, f"{type(exc).__name__}: {exc}"[:2000])
+
+
+def _report_json(report: PaymentReport) -> dict[str, Any]:
+    return {name: value for name, value in asdict(report).items() if value is not None}
+
+
+def _read_report(stored: Mapping[str, Any]) -> PaymentReport:
+    fields = dict(stored)
+    fields["status"] = ReportedStatus(fields["status"])
+    if fields.get("paid_at") is not None:
+        fields["paid_at"] = datetime.fromisoformat(fields["paid_at"])
+    if fields.get("failure") is not None:
+        fields["failure"] = Rejected(**fields["failure"])
+    return PaymentReport(**fields)

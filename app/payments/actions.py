@@ -1,0 +1,480 @@
+"""What a caller can do with payments: create one, have the provider asked, close one.
+
+create:  row (CREATED, commit) → provider → PENDING with the page's next step (commit)
+                                         ├→ FAILED, when the provider said no or was never reached
+                                         └→ stays CREATED while the outcome is unknown; sweep.py finds out
+"""
+
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from app.auth import Principal
+from app.clock import SHANGHAI, Clock
+from app.db import Database, Row
+from app.doorbell import Doorbell
+from app.errors import (
+    AmountMismatch,
+    IdempotencyConflict,
+    InvalidAmount,
+    InvalidInput,
+    MethodNotConfigured,
+    NotFound,
+    OrderAlreadyPaid,
+    OrderNotFound,
+    OutcomeUnknown,
+    PaymentsNotActive,
+    PlanExpired,
+    ProviderRejected,
+    ProviderUnavailable,
+)
+from app.merchants.accounts import MerchantAccounts, OpenAccount
+from app.money import format_yuan
+from app.payments.model import Failure, Payment, read_payment
+from app.payments.reports import apply_payment_report
+from app.providers.contract import (
+    Accepted,
+    Closed,
+    CreateOutcome,
+    NeverOpened,
+    NotClosed,
+    NotReached,
+    PaymentMethod,
+    PaymentReport,
+    PaymentRequest,
+    Provider,
+    Rejected,
+    ReportedStatus,
+    Unknown,
+)
+
+log = structlog.get_logger(__name__)
+
+# How long the process that opened a payment has for the provider's answer before others ask what became of it.
+CREATE_LEASE: Final = timedelta(seconds=30)
+# A page that was issued may be paid a moment after its end; one last question catches it.
+LAST_LOOK: Final = timedelta(minutes=10)
+
+_NUMBER_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What this deployment accepts. Amounts are fen, bounds inclusive."""
+
+    minimum_amount_fen: int
+    maximum_amount_fen: int
+    default_expiry: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePayment:
+    """What a caller asks for; the fields of CreatePaymentInput, parsed."""
+
+    order_id: int
+    method: PaymentMethod
+    amount_fen: int | None
+    subject: str
+    openid: str | None = None
+    return_url: str | None = None
+    merchant_account_id: int | None = None
+    expires_in: timedelta | None = None
+    idempotency_key: str | None = None
+
+    def input_hash(self) -> bytes:
+        """SHA-256 of everything but the key: the same key with another input is a conflict."""
+        fields = [
+            self.order_id, self.method, self.amount_fen, self.subject, self.openid, self.return_url,
+            self.merchant_account_id, None if self.expires_in is None else self.expires_in.total_seconds(),
+        ]  # fmt: skip
+        return hashlib.sha256(orjson.dumps(fields)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A row of the bound order table. `data` is the whole row as JSON."""
+
+    id: int
+    owner: str | None
+    amount_fen: int | None
+    status: str | None
+    data: Mapping[str, Any]
+
+
+class Payments:
+    """Payments of this deployment. One a process; every method may run beside itself, here and elsewhere."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        accounts: MerchantAccounts,
+        clock: Clock,
+        bell: Doorbell,
+        limits: Limits,
+        public_url: str,
+    ) -> None:
+        self._db = database
+        self.accounts = accounts
+        self._clock = clock
+        self._bell = bell
+        self._limits = limits
+        self._public_url = public_url
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def find(self, caller: Principal, payment_id: int) -> Payment | None:
+        """The payment, or None when there is none or it is somebody else's."""
+        row = await self._db.one("payment.find", payment_id)
+        if row is None:
+            return None
+        payment = read_payment(row)
+        return payment if may_see(caller, payment.owner) else None
+
+    async def of_order(self, caller: Principal, order_id: int) -> list[Payment]:
+        """An order's payments, oldest first; empty when the order is somebody else's."""
+        if await self.find_order(caller, order_id) is None:
+            return []
+        return (await self.of_orders([order_id])).get(order_id, [])
+
+    async def of_orders(self, order_ids: Sequence[int]) -> dict[int, list[Payment]]:
+        """Payments by order, whoever asks: the caller has checked the orders."""
+        found: dict[int, list[Payment]] = {}
+        for row in await self._db.all("payment.by_orders", list(order_ids)):
+            found.setdefault(row["order_id"], []).append(read_payment(row))
+        return found
+
+    async def by_ids(self, payment_ids: Sequence[int]) -> dict[int, Payment]:
+        """Payments by id, whoever asks; one statement."""
+        rows = await self._db.all("payment.by_ids", list(payment_ids))
+        return {row["id"]: read_payment(row) for row in rows}
+
+    async def find_order(self, caller: Principal, order_id: int) -> Order | None:
+        """The order, or None when there is none or it is somebody else's."""
+        order = (await self.orders([order_id])).get(order_id)
+        return order if order is not None and may_see(caller, order.owner) else None
+
+    async def orders(self, order_ids: Sequence[int]) -> dict[int, Order]:
+        """Orders by id, whoever asks; one statement."""
+        rows = await self._db.all("order.by_ids", list(order_ids))
+        return {row["id"]: read_order(row) for row in rows}
+
+    # --- creating -------------------------------------------------------------------------------------------------
+
+    async def create(self, caller: Principal, request: CreatePayment, *, correlation_id: str) -> Payment:
+        """Opens a payment and returns it with what the page does next.
+
+        A payment whose outcome is unknown comes back with `checking`: it must not be offered again. Raises the caller's
+        errors before anything is written, ProviderRejected and ProviderUnavailable with the payment FAILED.
+        """
+        now = self._clock.now()
+        provider = self._provider_for(request, now)
+        number = new_out_trade_no(now)
+        expires_at = now + (request.expires_in or self._limits.default_expiry)
+        draft = self._request(request, number, now, expires_at)
+        provider.check_request(draft)
+        row = await self._db.change(
+            "payment.open", request.order_id, caller.sub, caller.is_admin, request.merchant_account_id, provider.name,
+            request.method, request.amount_fen, request.subject, number, request.openid, request.return_url,
+            request.idempotency_key, request.input_hash(), correlation_id, expires_at, now, now + CREATE_LEASE,
+            self._limits.minimum_amount_fen, self._limits.maximum_amount_fen,
+        )  # fmt: skip
+        assert row is not None
+        if row["refusal"] is not None:
+            raise _refused(row["refusal"], request, row["order_amount_fen"], self._limits)
+        payment = read_payment(row)
+        if row["replayed"]:
+            return _first_answer_again(payment)
+        account = await self.accounts.open(payment.merchant_account_id, version=row["account_version"])
+        return await self.ask_to_create(payment, account)
+
+    async def ask_to_create(self, payment: Payment, account: OpenAccount) -> Payment:
+        """Sends a CREATED payment to its provider and records the answer; safe to repeat under the same number."""
+        request = PaymentRequest(
+            method=payment.method,
+            out_trade_no=payment.out_trade_no,
+            amount_fen=payment.amount_fen,
+            subject=payment.subject,
+            notify_url=self._notify_url(payment.provider, payment.merchant_account_id),
+            created_at=payment.created_at,
+            expires_at=payment.expires_at,
+            return_url=payment.return_url,
+            openid=payment.openid,
+        )
+        outcome: CreateOutcome = await account.provider.create_payment(account.account, request)
+        now = self._clock.now()
+        match outcome:
+            case Accepted(action=action, transaction_id=transaction_id):
+                check_at = first_check(account.provider, payment)
+                row = await self._db.change("payment.accept", payment.id, action, transaction_id, now, check_at)
+                return read_payment(row) if row is not None else await self._reload(payment.id)
+            case Unknown(detail=detail):
+                log.warning("payment.create_unknown", payment_id=payment.id, detail=detail)
+                return await self._reload(payment.id)
+            case Rejected():
+                failure = failure_of(outcome)
+            case NotReached(detail=detail):
+                log.warning("payment.create_not_reached", payment_id=payment.id, detail=detail)
+                failure = not_reached()
+        row = await self._db.change("payment.fail", payment.id, as_json(failure), now)
+        self._bell.ring("events")
+        return _first_answer_again(read_payment(row) if row is not None else await self._reload(payment.id))
+
+    # --- asking and closing ---------------------------------------------------------------------------------------
+
+    async def sync(self, caller: Principal, payment_id: int, *, correlation_id: str) -> Payment:
+        """Asks the provider now and applies what it says.
+
+        Raises NotFound; ProviderUnavailable, OutcomeUnknown or ProviderRejected when it gave no usable answer."""
+        payment = await self._load(caller, payment_id)
+        account = await self.accounts.open(payment.merchant_account_id)
+        await self.ask(payment, account, correlation_id=correlation_id)
+        return await self._reload(payment_id)
+
+    async def ask(self, payment: Payment, account: OpenAccount, *, correlation_id: str | None) -> PaymentReport:
+        """One question to the provider, its answer applied. Raises as `sync` does."""
+        answer = await account.provider.query_payment(account.account, payment.out_trade_no)
+        match answer:
+            case PaymentReport():
+                applied = await apply_payment_report(
+                    self._db, self._clock, account, answer, correlation_id=correlation_id or payment.correlation_id
+                )
+                if applied.changed:
+                    self._bell.ring("events")
+                return answer
+            case Rejected(code=code, message=message, explanation=explanation, explanation_zh=explanation_zh):
+                raise ProviderRejected(
+                    explanation, provider_code=code, provider_message=message, message_zh=explanation_zh
+                )
+            case NotReached():
+                raise ProviderUnavailable("the provider could not be reached; nothing changed, try again shortly")
+            case Unknown():
+                raise OutcomeUnknown(
+                    "the provider gave no usable answer; the payment stays as it is and is asked about"
+                )
+
+    async def close(self, caller: Principal, payment_id: int, *, correlation_id: str) -> Payment:
+        """Closes a payment that is not paid, at the provider first; one that lands in between wins and is returned.
+
+        Raises NotFound, ProviderUnavailable, OutcomeUnknown, ProviderRejected with the payment unchanged."""
+        payment = await self._load(caller, payment_id)
+        if payment.final:
+            return payment
+        account = await self.accounts.open(payment.merchant_account_id)
+        return await self.ask_to_close(payment, account, correlation_id=correlation_id)
+
+    async def ask_to_close(self, payment: Payment, account: OpenAccount, *, correlation_id: str | None) -> Payment:
+        """Queries, closes at the provider, queries again, and only then closes here.
+
+        Without the second question a payment made between the first and the close would be lost from sight until its
+        notification; with it, the provider's own order decides."""
+        await self.ask(payment, account, correlation_id=correlation_id)
+        current = await self._reload(payment.id)
+        if current.final:
+            return current
+        outcome = await account.provider.close_payment(account.account, payment.out_trade_no)
+        match outcome:
+            case Closed() | NeverOpened() | NotClosed():
+                report = await self.ask(payment, account, correlation_id=correlation_id)
+                current = await self._reload(payment.id)
+                if current.final:
+                    return current
+                if isinstance(outcome, NotClosed) or report.status is ReportedStatus.PENDING:
+                    raise OutcomeUnknown(
+                        "the provider did not close the payment, perhaps it is being paid; ask again shortly"
+                    )
+            case Rejected(code=code, message=message, explanation=explanation, explanation_zh=explanation_zh):
+                raise ProviderRejected(
+                    explanation, provider_code=code, provider_message=message, message_zh=explanation_zh
+                )
+            case NotReached():
+                raise ProviderUnavailable(
+                    "the provider could not be reached; the payment is still open, try again shortly"
+                )
+            case Unknown():
+                raise OutcomeUnknown("the provider gave no usable answer; the payment is still open and is asked about")
+        now = self._clock.now()
+        last_look = max(now, payment.expires_at) + LAST_LOOK if isinstance(outcome, NeverOpened) else None
+        row = await self._db.change("payment.close", payment.id, now, last_look)
+        self._bell.ring("events")
+        return read_payment(row) if row is not None else await self._reload(payment.id)
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _provider_for(self, request: CreatePayment, now: datetime) -> Provider:
+        if request.method is PaymentMethod.ALIPAY_CYCLE:
+            raise InvalidInput("method: ALIPAY_CYCLE is used by scheduled deductions only", field="method")
+        provider = self.accounts.registry.provider_of_method(request.method)
+        if request.amount_fen is not None:
+            _check_amount(request.amount_fen, self._limits)
+        if not request.subject.strip():
+            raise InvalidInput("subject: say what is being paid for, in 1 to 256 characters", field="subject")
+        if request.idempotency_key is not None and not 1 <= len(request.idempotency_key) <= 128:
+            raise InvalidInput("idempotencyKey: use 1 to 128 characters", field="idempotencyKey")
+        if request.expires_in is not None:
+            low, high = provider.minimum_expiry, provider.maximum_expiry
+            if not low <= request.expires_in <= high:
+                raise InvalidInput(
+                    f"expiresInSeconds: has to be from {low.total_seconds():.0f} to {high.total_seconds():.0f}",
+                    field="expiresInSeconds",
+                )
+        return provider
+
+    def _request(self, request: CreatePayment, number: str, now: datetime, expires_at: datetime) -> PaymentRequest:
+        """The request as far as it is known before the order is read; its amount is 0 where the order says it."""
+        return PaymentRequest(
+            method=request.method,
+            out_trade_no=number,
+            amount_fen=request.amount_fen or 0,
+            subject=request.subject,
+            notify_url=self._public_url,
+            created_at=now,
+            expires_at=expires_at,
+            return_url=request.return_url,
+            openid=request.openid,
+        )
+
+    def _notify_url(self, provider: str, account_id: int) -> str:
+        # From the configured base, never from a request: a Host header must not send notifications elsewhere.
+        return f"{self._public_url}/notify/{provider.lower()}/{account_id}"
+
+    async def _load(self, caller: Principal, payment_id: int) -> Payment:
+        payment = await self.find(caller, payment_id)
+        if payment is None:
+            raise NotFound(f"payment {payment_id} does not exist", field="id")
+        return payment
+
+    async def _reload(self, payment_id: int) -> Payment:
+        row = await self._db.one("payment.find", payment_id)
+        assert row is not None, "payments are never deleted while the feature is on"
+        return read_payment(row)
+
+
+def may_see(caller: Principal, owner: str | None) -> bool:
+    """Whether the caller may see rows of this owner. Without an owner column orders are everybody's who has a token."""
+    return caller.is_admin or owner is None or owner == caller.sub
+
+
+def new_out_trade_no(now: datetime) -> str:
+    """A number of 26 characters nobody can guess, sortable by time: SY + Shanghai time + 10 random characters."""
+    random = "".join(secrets.choice(_NUMBER_ALPHABET) for _ in range(10))
+    return f"SY{now.astimezone(SHANGHAI):%Y%m%d%H%M%S}{random}"
+
+
+def first_check(provider: Provider, payment: Payment) -> datetime:
+    """When a payment that was just accepted is asked about first."""
+    return min(payment.created_at + provider.query_schedule[0], payment.expires_at)
+
+
+def read_order(row: Row) -> Order:
+    """A row of shouyin.bound_order as a value."""
+    amount = row["amount_fen"]
+    whole = None if amount is None or amount != int(amount) else int(amount)
+    return Order(id=row["id"], owner=row["owner"], amount_fen=whole, status=row["status"], data=row["data"])
+
+
+def failure_of(rejected: Rejected) -> Failure:
+    """A provider's refusal as it is stored and shown."""
+    return Failure(
+        code=ProviderRejected.code,
+        provider_code=rejected.code,
+        provider_message=rejected.message,
+        explanation=rejected.explanation,
+        explanation_zh=rejected.explanation_zh,
+    )
+
+
+def not_reached() -> Failure:
+    """The failure of a payment whose provider was never reached."""
+    return Failure(
+        code=ProviderUnavailable.code,
+        provider_code=None,
+        provider_message=None,
+        explanation="the provider could not be reached; nothing was sent or charged, create a new payment",
+        explanation_zh="支付渠道暂时无法连接，未产生扣款，请重新发起支付",
+    )
+
+
+def as_json(failure: Failure) -> dict[str, str | None]:
+    """A failure as the column stores it."""
+    return {name: getattr(failure, name) for name in Failure.__slots__}
+
+
+def _first_answer_again(payment: Payment) -> Payment:
+    """What the first call answered: the payment, or the error it failed with."""
+    failure = payment.failure
+    if payment.status != "FAILED" or failure is None:
+        return payment
+    kind = ProviderUnavailable if failure.code == ProviderUnavailable.code else ProviderRejected
+    raise kind(
+        failure.explanation,
+        provider_code=failure.provider_code,
+        provider_message=failure.provider_message,
+        message_zh=failure.explanation_zh,
+        extra={"paymentId": str(payment.id)},
+    )
+
+
+def _check_amount(amount_fen: int, limits: Limits) -> None:
+    if not limits.minimum_amount_fen <= amount_fen <= limits.maximum_amount_fen:
+        low, high = format_yuan(limits.minimum_amount_fen), format_yuan(limits.maximum_amount_fen)
+        raise InvalidAmount(
+            f"amount: {format_yuan(amount_fen)} yuan is outside {low} to {high}",
+            field="amount",
+            message_zh=f"金额须在 {low} 元到 {high} 元之间",
+        )
+
+
+def _refused(refusal: str, request: CreatePayment, order_amount_fen: Any, limits: Limits) -> Exception:
+    """The words for what shouyin.open_payment refused."""
+    match refusal:
+        case "PAYMENTS_NOT_ACTIVE":
+            return PaymentsNotActive(
+                "payments are not active: an administrator binds the order table (activatePayments)"
+            )
+        case "PLAN_EXPIRED":
+            return PlanExpired("the plan has expired: renew it (setPlan) and payments work again at once")
+        case "METHOD_NOT_CONFIGURED":
+            return MethodNotConfigured(
+                f"method: no enabled merchant account offers {request.method}; an administrator adds one"
+                " (createMerchantAccount)",
+                field="method",
+            )
+        case "ORDER_NOT_FOUND":
+            return OrderNotFound(f"orderId: there is no order {request.order_id} of yours", field="orderId")
+        case "ORDER_ALREADY_PAID":
+            return OrderAlreadyPaid(f"orderId: order {request.order_id} is paid already", field="orderId")
+        case "AMOUNT_MISSING":
+            return InvalidAmount("amount: required, because the order has no amount of its own", field="amount")
+        case "AMOUNT_MISMATCH":
+            return AmountMismatch(
+                f"amount: {format_yuan(request.amount_fen or 0)} yuan is not the order's amount"
+                f" ({_yuan_of_order(order_amount_fen)}); leave amount out to pay the order's",
+                field="amount",
+            )
+        case "INVALID_AMOUNT":
+            low, high = format_yuan(limits.minimum_amount_fen), format_yuan(limits.maximum_amount_fen)
+            return InvalidAmount(
+                f"amount: the order's amount ({_yuan_of_order(order_amount_fen)}) cannot be paid: it has to be"
+                f" from {low} to {high} yuan with at most two decimals",
+                field="amount",
+            )
+        case "IDEMPOTENCY_CONFLICT":
+            return IdempotencyConflict(
+                "idempotencyKey: this key was used with another input; use a new key for a new payment",
+                field="idempotencyKey",
+            )
+    raise AssertionError(refusal)
+
+
+def _yuan_of_order(order_amount_fen: Any) -> str:
+    if order_amount_fen is None:
+        return "it has none"
+    whole = order_amount_fen == int(order_amount_fen)
+    return format_yuan(int(order_amount_fen)) if whole else f"{order_amount_fen / 100:f}"

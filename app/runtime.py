@@ -1,0 +1,144 @@
+"""The composition root: the one place where the parts of a process are made and handed to each other."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import httpx
+
+from app.activation.binding import Activation
+from app.auth import Authenticator
+from app.clock import Clock
+from app.config import Config
+from app.db import Database, open_database
+from app.doorbell import Doorbell
+from app.flows.registry import load_flows
+from app.flows.runs import Flows
+from app.merchants.accounts import MerchantAccounts
+from app.metrics import Metrics
+from app.notifications.inbox import Inbox
+from app.payments.actions import Limits, Payments
+from app.payments.model import Payment
+from app.providers.registry import build_registry
+from app.providers.transport import open_client
+from app.realtime import Realtime, RealtimeMetrics, Source
+from app.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Everything a process of this deployment works with."""
+
+    config: Config
+    clock: Clock
+    db: Database
+    bell: Doorbell
+    auth: Authenticator
+    metrics: Metrics
+    accounts: MerchantAccounts
+    activation: Activation
+    payments: Payments
+    inbox: Inbox
+    flows: Flows
+    realtime: Realtime
+    opened: AsyncExitStack
+
+    async def close(self) -> None:
+        """Lets go of everything, in the reverse order of opening."""
+        await self.opened.aclose()
+
+
+async def open_runtime(
+    config: Config,
+    *,
+    clock: Clock | None = None,
+    database: Database | None = None,
+    http: httpx.AsyncClient | None = None,
+    run_flows: bool = False,
+    realtime: bool = True,
+) -> Runtime:
+    """Opens a process's parts. `run_flows` imports the module named by FLOWS: a worker does, the API need not.
+
+    A test may hand in its own clock, database and http client; what is handed in is closed by whoever made it.
+    Raises ConfigError and DatabaseUnusable, each one line that says what to do."""
+    clock = clock or Clock()
+    async with AsyncExitStack() as stack:
+        metrics = Metrics()
+        if database is None:
+            database = await open_database(
+                config.database_url, size=config.pool_size, statement_cache=config.statement_cache
+            )
+            stack.push_async_callback(database.close)
+        if http is None:
+            http = await stack.enter_async_context(open_client())
+        bell = Doorbell(config.redis_url)
+        stack.push_async_callback(bell.close)
+        registry = build_registry(http, clock, timeout_s=config.provider_timeout_s, sandbox_url=config.sandbox_url)
+        accounts = MerchantAccounts(database, Vault(config.master_keys), clock, registry)
+        payments = Payments(
+            database=database,
+            accounts=accounts,
+            clock=clock,
+            bell=bell,
+            limits=_limits(config),
+            public_url=config.public_url,
+        )
+        live = _realtime(config, database, payments, metrics)
+        live.on_change("merchant_account", accounts.forget)
+        if realtime:
+            await live.start()
+            stack.push_async_callback(live.stop)
+        return Runtime(
+            config=config,
+            clock=clock,
+            db=database,
+            bell=bell,
+            auth=Authenticator(config, clock, http),
+            metrics=metrics,
+            accounts=accounts,
+            activation=Activation(database, clock, registry),
+            payments=payments,
+            inbox=Inbox(database=database, accounts=accounts, clock=clock, bell=bell, metrics=metrics),
+            flows=Flows(
+                database=database,
+                clock=clock,
+                bell=bell,
+                metrics=metrics,
+                flows=load_flows(config.flows if run_flows else None),
+                timeout_s=config.flow_timeout_s,
+                attempts=config.flow_attempts,
+            ),
+            realtime=live,
+            opened=stack.pop_all(),
+        )
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        minimum_amount_fen=config.minimum_amount_fen,
+        maximum_amount_fen=config.maximum_amount_fen,
+        default_expiry=config.default_expiry,
+    )
+
+
+def _realtime(config: Config, database: Database, payments: Payments, metrics: Metrics) -> Realtime:
+    """What can be watched, and how its rows are read: one statement per kind, whatever the number of watchers."""
+
+    async def payments_of_orders(order_ids: Sequence[int]) -> Mapping[int, Payment]:
+        found = await payments.of_orders(order_ids)
+        return {payment.id: payment for of_order in found.values() for payment in of_order}
+
+    return Realtime(
+        database=database,
+        listen_url=config.listen_database_url,
+        sources={
+            "payment": Source(
+                by_id=payments.by_ids,
+                by_order=payments_of_orders,
+                version=lambda payment: payment.version,
+                order_id=lambda payment: payment.order_id,
+            ),
+            "order": Source(by_id=payments.orders, by_order=None, version=lambda order: order, order_id=None),
+        },
+        metrics=RealtimeMetrics(metrics.registry),
+    )

@@ -1,0 +1,122 @@
+"""The worker: applies notifications, asks about payments, runs flows.
+
+Two things make it look at the database: a ring of the doorbell (an arq job without arguments), and its own sweep every
+few seconds. The sweep alone is enough for correctness: with Redis gone everything still happens, a little later.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import orjson
+import structlog
+from arq import Worker, func
+from redis.exceptions import RedisError
+
+from app.config import Config
+from app.doorbell import QUEUE, redis_settings, serialize_job
+from app.log import configure_logging
+from app.payments.sweep import check_due_payments
+from app.runtime import Runtime, open_runtime
+
+log = structlog.get_logger(__name__)
+
+SWEEP_EVERY_S: Final = 3.0
+# Above what a whole fleet runs at once: arq reads only this many ids, and running jobs stay at the head of the queue.
+_QUEUE_READ_LIMIT: Final = 1000
+_REDIS_RETRY_S: Final = 2.0
+
+
+def work_of(runtime: Runtime) -> Mapping[str, Callable[[], Awaitable[int]]]:
+    """The kinds of work a ring can name, in the order in which one makes the next."""
+
+    async def payments() -> int:
+        return await check_due_payments(runtime.db, runtime.clock, runtime.payments)
+
+    return {
+        "notifications": runtime.inbox.drain,
+        "payments": payments,
+        "events": runtime.flows.dispatch,
+        "flows": runtime.flows.drain,
+    }
+
+
+async def sweep_once(runtime: Runtime) -> int:
+    """One pass over all that waits; returns how many rows were handled."""
+    return sum([await drain() for drain in work_of(runtime).values()])
+
+
+async def run_worker(config: Config) -> None:
+    """Works until SIGTERM or SIGINT, then finishes what it holds and returns."""
+    configure_logging(json=config.log_json, level=config.log_level)
+    runtime = await open_runtime(config, run_flows=True)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    tasks = [
+        asyncio.create_task(_sweep_forever(runtime), name="sweep"),
+        asyncio.create_task(_answer_doorbell(runtime), name="doorbell"),
+    ]
+    log.info("worker.started")
+    try:
+        await stopping.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await runtime.close()
+        log.info("worker.stopped")
+
+
+async def _sweep_forever(runtime: Runtime) -> None:
+    while True:
+        try:
+            await sweep_once(runtime)
+        except Exception as exc:
+            # The database is away, or a bug: the rows wait, and the next pass is the retry.
+            log.exception("worker.sweep_failed", error=type(exc).__name__)
+        await asyncio.sleep(SWEEP_EVERY_S)
+
+
+async def _answer_doorbell(runtime: Runtime) -> None:
+    """Runs arq for as long as there is a Redis; waits for it to come back when there is none."""
+    while True:
+        worker = _arq_worker(runtime)
+        try:
+            await worker.async_run()
+        except (RedisError, OSError, TimeoutError) as exc:
+            log.warning("worker.redis_lost", error=type(exc).__name__)
+        finally:
+            await worker.close()
+        await asyncio.sleep(_REDIS_RETRY_S)
+
+
+def _arq_worker(runtime: Runtime) -> Worker:
+    async def run(kind: str) -> None:
+        try:
+            await work_of(runtime)[kind]()
+        except Exception as exc:
+            log.exception("worker.drain_failed", kind=kind, error=type(exc).__name__)
+
+    def job(kind: str) -> Any:
+        async def drain(_: dict[Any, Any], *__: Any, **___: Any) -> None:
+            await run(kind)
+
+        # A result that is kept would make the next ring of the same id vanish.
+        return func(drain, name=kind, keep_result=0, max_tries=1, timeout=300)
+
+    return Worker(
+        functions=[job(kind) for kind in work_of(runtime)],
+        redis_settings=redis_settings(runtime.config.redis_url),
+        queue_name=QUEUE,
+        handle_signals=False,
+        max_jobs=8,
+        poll_delay=0.05,
+        queue_read_limit=_QUEUE_READ_LIMIT,
+        keep_result=0,
+        job_serializer=serialize_job,
+        job_deserializer=orjson.loads,
+        health_check_interval=15,
+    )

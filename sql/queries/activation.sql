@@ -1,0 +1,41 @@
+-- name: find
+select order_table_name, key_column, owner_column, amount_column, amount_in_fen, status_column, paid_status, failed_status,
+  refunded_status, plan, plan_expires_at, drop_guarded
+from shouyin.activation;
+
+-- name: providers
+select distinct provider from shouyin.merchant_account where enabled order by provider;
+
+-- name: relation
+-- What the catalogue knows of a table by the name a person wrote. Raises a syntax error for what is no name at all.
+select c.oid::bigint as oid, c.relkind::text as kind, c.relpersistence::text as persistence, n.nspname as schema,
+  format('%I.%I', n.nspname, c.relname) as name
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.oid = to_regclass($1);
+
+-- name: primary_key
+select a.attname as name, t.typname as type
+from pg_index i
+join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)
+join pg_type t on t.oid = a.atttypid
+where i.indrelid = $1::bigint::oid and i.indisprimary;
+
+-- name: columns
+select a.attname as name, t.typname as type, t.typtype::text as kind, a.atttypmod as modifier,
+  (select array_agg(e.enumlabel order by e.enumsortorder) from pg_enum e where e.enumtypid = t.oid)::text[] as labels
+from pg_attribute a join pg_type t on t.oid = a.atttypid
+where a.attrelid = $1::bigint::oid and a.attnum > 0 and not a.attisdropped
+order by a.attnum;
+
+-- name: lock
+-- One activation at a time.
+select pg_advisory_xact_lock(5346700002);
+
+-- name: bind
+select shouyin.bind_order_table($1::bigint::oid::regclass, $2, $3, $4, $5, $6) as drop_guarded;
+
+-- name: insert
+insert into shouyin.activation (order_table, order_table_name, key_column, owner_column, amount_column, amount_in_fen,
+  status_column, paid_status, failed_status, refunded_status, drop_guarded, activated_at)
+values ($1::bigint::oid::regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+returning id;

@@ -1,0 +1,135 @@
+-- Payments. Every change of state is a guarded update: what it requires of the old state stands in its where clause, and
+-- a statement that returns no row changed nothing.
+
+-- name: open
+-- The checks, the row and its event in one round trip; see shouyin.open_payment.
+select refusal, order_amount_fen, account_version, replayed, (payment).*
+from shouyin.open_payment($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19);
+
+-- name: find
+select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen, subject,
+  out_trade_no, transaction_id, status, failure, action, openid, return_url, created_by, correlation_id, expires_at,
+  created_at, updated_at, paid_at, late, check_at, check_attempts, version
+from shouyin.payment where id = $1;
+
+-- name: by_ids
+select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen, subject,
+  out_trade_no, transaction_id, status, failure, action, openid, return_url, created_by, correlation_id, expires_at,
+  created_at, updated_at, paid_at, late, check_at, check_attempts, version
+from shouyin.payment where id = any($1::bigint[]);
+
+-- name: by_orders
+-- Leans on payment_by_order.
+select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen, subject,
+  out_trade_no, transaction_id, status, failure, action, openid, return_url, created_by, correlation_id, expires_at,
+  created_at, updated_at, paid_at, late, check_at, check_attempts, version
+from shouyin.payment where order_id = any($1::bigint[]) order by order_id, id;
+
+-- name: lock_by_number
+select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen, subject,
+  out_trade_no, transaction_id, status, failure, action, openid, return_url, created_by, correlation_id, expires_at,
+  created_at, updated_at, paid_at, late, check_at, check_attempts, version
+from shouyin.payment where out_trade_no = $1 for no key update;
+
+-- name: accept
+-- The provider took the order. No row: something else was faster (a notification), and its word stands.
+-- $1 id, $2 action, $3 transaction_id, $4 now, $5 check_at
+with accepted as (
+  update shouyin.payment
+  set status = 'PENDING', action = $2, transaction_id = coalesce($3, transaction_id), updated_at = $4, check_at = $5,
+    check_attempts = 0
+  where id = $1 and status = 'CREATED'
+  returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
+    subject, out_trade_no, transaction_id, status, failure, action, openid, return_url, created_by, correlation_id,
+    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version
+), happened as (
+  insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
+  select 'payment.pending', id, order_id, correlation_id, $4 from accepted
+)
+select * from accepted;
+
+-- name: fail
+-- Nothing was charged: the provider said no, or was never reached. $1 id, $2 failure, $3 now
+with failed as (
+  update shouyin.payment
+  set status = 'FAILED', failure = $2, updated_at = $3, check_at = null
+  where id = $1 and status in ('CREATED', 'PENDING')
+  returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
+    subject, out_trade_no, transaction_id, status, failure, action, openid, return_url, created_by, correlation_id,
+    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version
+), happened as (
+  insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
+  select 'payment.failed', id, order_id, correlation_id, $3 from failed
+)
+select * from failed;
+
+-- name: close
+-- No money will be taken for this number any more. $1 id, $2 now, $3 check_at (one last look where a page may be open)
+with closed as (
+  update shouyin.payment
+  set status = 'CLOSED', updated_at = $2, check_at = $3
+  where id = $1 and status in ('CREATED', 'PENDING')
+  returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
+    subject, out_trade_no, transaction_id, status, failure, action, openid, return_url, created_by, correlation_id,
+    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version
+), happened as (
+  insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
+  select 'payment.closed', id, order_id, correlation_id, $2 from closed
+)
+select * from closed;
+
+-- name: succeed
+-- Paid, from whatever state. A success after CLOSED or FAILED wins and is flagged late.
+-- $1 id, $2 paid_amount_fen, $3 transaction_id, $4 payer_id, $5 paid_at, $6 now
+with before as (
+  select id, status in ('CLOSED', 'FAILED') as late from shouyin.payment where id = $1
+), paid as (
+  update shouyin.payment p
+  set status = 'SUCCESSFUL', paid_amount_fen = $2, transaction_id = coalesce($3, p.transaction_id), payer_id = $4,
+    paid_at = coalesce($5, $6), updated_at = $6, failure = null, late = before.late, check_at = null
+  from before
+  where p.id = before.id and p.status in ('CREATED', 'PENDING', 'CLOSED', 'FAILED')
+  returning p.id, p.order_id, p.owner, p.merchant_account_id, p.provider, p.method, p.amount_fen, p.paid_amount_fen,
+    p.refunded_amount_fen, p.subject, p.out_trade_no, p.transaction_id, p.status, p.failure, p.action, p.openid,
+    p.return_url, p.created_by, p.correlation_id, p.expires_at, p.created_at, p.updated_at, p.paid_at, p.late, p.check_at,
+    p.check_attempts, p.version
+), happened as (
+  insert into shouyin.event (kind, payment_id, order_id, details, correlation_id, created_at)
+  select 'payment.successful', id, order_id,
+    jsonb_build_object('late', late, 'surplus', exists (
+      select from shouyin.payment o where o.order_id = paid.order_id and o.status = 'SUCCESSFUL' and o.id <> paid.id)),
+    correlation_id, $6
+  from paid
+)
+select * from paid;
+
+-- name: claim_due
+-- Takes payments whose question is due, for $2 (the lease) at most $3 of them. Leans on payment_to_check.
+update shouyin.payment
+set check_at = $2, check_attempts = check_attempts + 1
+where id in (
+  select id from shouyin.payment where check_at <= $1 order by check_at limit $3 for no key update skip locked)
+returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
+  subject, out_trade_no, transaction_id, status, failure, action, openid, return_url, created_by, correlation_id,
+  expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version;
+
+-- name: check_later
+-- Sets the next question, unless the payment became final meanwhile. $1 id, $2 check_at (null: nothing left to ask)
+update shouyin.payment set check_at = $2
+where id = $1 and (status in ('CREATED', 'PENDING') or (status = 'CLOSED' and $2 is null))
+returning id;
+
+-- name: append_event
+-- $1 kind, $2 payment id, $3 order id, $4 details, $5 correlation id, $6 now
+insert into shouyin.event (kind, payment_id, order_id, details, correlation_id, created_at)
+values ($1, $2, $3, $4, $5, $6)
+returning id;
+
+-- name: record_difference
+-- $1 merchant account, $2 payment, $3 out_trade_no, $4 field, $5 expected, $6 reported, $7 source, $8 now
+insert into shouyin.difference (merchant_account_id, payment_id, out_trade_no, field, expected, reported, source,
+  first_seen_at, last_seen_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+on conflict (merchant_account_id, out_trade_no, field, reported) do update
+set seen = shouyin.difference.seen + 1, last_seen_at = excluded.last_seen_at
+returning seen;
