@@ -1,0 +1,18 @@
+"""Alipay's v2 gateway: payment pages, order QR codes, query, close and signed notifications.
+
+    gateway.py    POST|GET /gateway.do: faults, dispatch, answers
+    parameters.py the bytes of a call: charset, parameters, string to sign
+    callers.py    who calls: app id, certificates, signature, timestamp, ISV token
+    fields.py     the documented fields of each method and what they may hold
+    methods.py    precreate, query, close and opening a payment page
+    trades.py     the trades and their states
+    desk.py       what a payer does, and the notifications that follow
+    notices.py    signed notifications and return URLs
+    pages.py      the payer's pages
+    accounts.py   apps, keys and certificates
+    signing.py    RSA2 and certificate serial numbers
+    errors.py     refusals, unsigned (gateway) and signed (business)
+
+Source of every rule: opendocs.alipay.com as read in 2026, for the v2 protocol. Where Alipay's documents leave a code
+open, the one its gateway was seen to answer is used.
+"""

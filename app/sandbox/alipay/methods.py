@@ -1,0 +1,160 @@
+"""What each method does with a verified call: its fields, the trade, the answer's fields.
+
+Every function returns the business fields of a success or raises a Refusal; signing and framing are the gateway's.
+"""
+
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from app.sandbox.alipay.callers import Call, check_fresh
+from app.sandbox.alipay.errors import BusinessRefusal, GatewayRefusal, invalid_field
+from app.sandbox.alipay.fields import (
+    CLOSE,
+    PAGE_PAY,
+    PRECREATE,
+    QUERY,
+    WAP_PAY,
+    Field,
+    check_fields,
+    expiry_of,
+    format_amount,
+    parse_amount,
+    read_biz_content,
+    timeout_of,
+)
+from app.sandbox.alipay.trades import QR_CODE_LIFE, Product, Terms, Trade, TradeBook, TradeStatus, new_trade_no
+from app.sandbox.clock import SandboxClock, format_beijing
+
+BUYER_ID = "2088720000000088"
+BUYER_LOGON_ID = "sha***@sandbox.com"
+PAGE_TIMEOUT, QR_TIMEOUT = timedelta(days=15), timedelta(hours=3)
+
+
+class Methods:
+    """The product behind the gateway. `public_url` is where the payer's links lead."""
+
+    def __init__(self, book: TradeBook, clock: SandboxClock, public_url: str) -> None:
+        self._book = book
+        self._clock = clock
+        self._public_url = public_url
+        self.page: dict[str, tuple[Product, dict[str, Field]]] = {
+            "alipay.trade.page.pay": (Product.PAGE, PAGE_PAY),
+            "alipay.trade.wap.pay": (Product.WAP, WAP_PAY),
+        }
+        self.execute: dict[str, Callable[[Call], dict[str, object]]] = {
+            "alipay.trade.precreate": self._precreate,
+            "alipay.trade.query": self._query,
+            "alipay.trade.close": self._close,
+        }
+
+    def open_page(self, call: Call) -> Trade:
+        """The payment page of a page.pay or wap.pay link; the trade itself begins when the page is shown.
+
+        A link that names its own timeout may be opened until then; any other is as fresh as an ordinary call.
+        """
+        product, fields = self.page[call.method]
+        content = read_biz_content(call.biz_content)
+        check_fields(content, fields)
+        if not {"time_expire", "timeout_express"} & content.keys():
+            check_fresh(call.generated_at, self._clock)
+        return self._book.offer(self._new_trade(call, content, product, default_timeout=PAGE_TIMEOUT))
+
+    def _precreate(self, call: Call) -> dict[str, object]:
+        content = read_biz_content(call.biz_content)
+        check_fields(content, PRECREATE)
+        trade = self._new_trade(call, content, Product.QR, default_timeout=QR_TIMEOUT)
+        code_life = timeout_of(content, "qr_code_timeout_express", generated_at=call.generated_at, default=QR_CODE_LIFE)
+        trade.qr_code_expires_at = self._clock.now() + code_life
+        trade = self._book.offer(trade)
+        return {
+            "out_trade_no": trade.out_trade_no,
+            "qr_code": f"{self._public_url}/alipay/qr/{trade.token}",
+        }
+
+    def _query(self, call: Call) -> dict[str, object]:
+        content = read_biz_content(call.biz_content)
+        check_fields(content, QUERY)
+        nothing_paid = _amounts(0)
+        trade = self._existing(call, content, echoed={"out_trade_no": content.get("out_trade_no", ""), **nothing_paid})
+        terms = trade.terms
+        answer: dict[str, object] = {
+            "buyer_logon_id": BUYER_LOGON_ID,
+            **_amounts(terms.total_amount_fen if trade.is_paid else 0),
+            "buyer_user_id": BUYER_ID,
+            "buyer_user_type": "PRIVATE",
+            "out_trade_no": trade.out_trade_no,
+            "subject": terms.subject,
+            "total_amount": format_amount(terms.total_amount_fen),
+            "trade_no": trade.trade_no,
+            "trade_status": trade.status.value,
+        }
+        if terms.body:
+            answer["body"] = terms.body
+        if trade.is_paid and trade.paid_at:
+            amount = format_amount(terms.total_amount_fen)
+            answer["send_pay_date"] = format_beijing(trade.paid_at)
+            answer["fund_bill_list"] = [{"fund_channel": "ALIPAYACCOUNT", "amount": amount}]
+        if trade.last_failure and trade.status is TradeStatus.WAIT_BUYER_PAY:
+            answer["unpaid_reason"] = trade.last_failure
+        return answer
+
+    def _close(self, call: Call) -> dict[str, object]:
+        content = read_biz_content(call.biz_content)
+        check_fields(content, CLOSE)
+        trade = self._existing(call, content, echoed={})
+        self._book.close(trade)
+        return {"out_trade_no": trade.out_trade_no, "trade_no": trade.trade_no}
+
+    def _existing(self, call: Call, content: dict[str, Any], *, echoed: dict[str, object]) -> Trade:
+        trade_no, out_trade_no = content.get("trade_no", ""), content.get("out_trade_no", "")
+        if not trade_no and not out_trade_no:
+            raise invalid_field("out_trade_no", "与 trade_no 不能同时为空")
+        trade = self._book.find_existing(call.account.seller_id, trade_no=trade_no, out_trade_no=out_trade_no)
+        if trade is None:
+            raise BusinessRefusal("ACQ.TRADE_NOT_EXIST", "交易不存在", echoed=echoed)
+        return trade
+
+    def _new_trade(self, call: Call, content: dict[str, Any], product: Product, *, default_timeout: timedelta) -> Trade:
+        if content.get("seller_id", call.account.seller_id) != call.account.seller_id:
+            raise BusinessRefusal("ACQ.PARTNER_ERROR", "收款方 seller_id 与应用所属商户不一致")
+        return Trade(
+            account=call.account,
+            out_trade_no=content["out_trade_no"],
+            terms=Terms(
+                product=product,
+                app_id=call.account.app_id,
+                product_code=content.get("product_code", ""),
+                total_amount_fen=parse_amount("total_amount", content["total_amount"]),
+                subject=content["subject"],
+                body=content.get("body", ""),
+                passback_params=content.get("passback_params", ""),
+            ),
+            charset=call.charset,
+            codec=call.codec,
+            notify_url=call.notify_url,
+            return_url=call.return_url,
+            quit_url=content.get("quit_url", ""),
+            expires_at=expiry_of(content, generated_at=call.generated_at, default=default_timeout),
+            qr_code_expires_at=None,
+            token=secrets.token_urlsafe(18),
+            trade_no=new_trade_no(self._clock.now()),
+        )
+
+
+def unknown_method(method: str) -> GatewayRefusal:
+    if not method:
+        return GatewayRefusal("40001", "isv.missing-method", "缺少方法名参数")
+    return GatewayRefusal("40002", "isv.invalid-method", "不存在的方法名")
+
+
+def _amounts(fen: int) -> dict[str, object]:
+    """The amounts of an answer that are zero until the payer paid."""
+    amount = format_amount(fen)
+    return {
+        "buyer_pay_amount": amount,
+        "invoice_amount": amount,
+        "point_amount": "0.00",
+        "receipt_amount": amount,
+    }

@@ -1,0 +1,291 @@
+"""The payer's pages: the cashier with a button for every way a payment can go, and Alipay's error page.
+
+GET  /alipay/pay/{token}            the payer arrives: the trade exists from now on
+GET  /alipay/pay/{token}/live       its part that changes
+POST /alipay/pay/{token}/{action}   a button
+GET  /alipay/qr/{token}             what the QR code of precreate holds; leads to the first
+"""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from app.sandbox.alipay.desk import DEFAULT_FAILURE, Desk, Payment, amount_overrides
+from app.sandbox.alipay.errors import BusinessRefusal, Refusal
+from app.sandbox.alipay.fields import format_amount
+from app.sandbox.alipay.notices import return_url
+from app.sandbox.alipay.trades import Product, Trade, TradeStatus
+from app.sandbox.clock import SandboxClock, format_beijing
+from app.sandbox.deliveries import Notice
+from app.sandbox.markup import Markup, fill, joined
+from app.sandbox.pages import clock_text, fragment, framed, live
+
+WRONG_APP_ID = "2021999999999999"
+WRONG_SELLER_ID = "2088999999999999"
+
+STATUS_WORDS = {
+    TradeStatus.NOT_OPENED: ("尚未打开", "waiting"),
+    TradeStatus.WAIT_BUYER_PAY: ("等待付款", "waiting"),
+    TradeStatus.TRADE_SUCCESS: ("付款成功", "good"),
+    TradeStatus.TRADE_CLOSED: ("交易已关闭", "bad"),
+}
+PRODUCT_WORDS = {Product.PAGE: "电脑网站支付", Product.WAP: "手机网站支付", Product.QR: "订单码支付"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A button beside the ordinary two. `returns` says whether the payer's browser goes back to the merchant."""
+
+    label: str
+    explanation: str
+    payment: Payment
+    returns: bool = True
+    when_closed: bool = False
+
+
+def _scenarios(trade: Trade) -> dict[str, Scenario]:
+    surplus = format_amount(trade.terms.total_amount_fen + 1)
+    return {
+        "pay-twice": Scenario(
+            "付款，通知两次", "同一条通知同时到达两次；商户只能入账一次。", Payment(times=2, wait=False)
+        ),
+        "pay-late": Scenario(
+            "过期后付款",
+            "交易过期或关闭之后才付成；商户要保留这笔迟到的款。",
+            Payment(late=True, wait=False),
+            when_closed=True,
+        ),
+        "lose-reply": Scenario(
+            "付款，丢失回复",
+            "钱已付出，但没有通知，也不回跳；商户只能靠查询得知。",
+            Payment(notify=False),
+            returns=False,
+        ),
+        "wrong-amount": Scenario(
+            "通知里金额不符",
+            f"签名正确，金额却是 {surplus} 元；商户必须拒绝。",
+            Payment(overrides=amount_overrides(surplus), wait=False),
+        ),
+        "wrong-app": Scenario(
+            "通知里是别人的 app_id",
+            "签名正确，应用却不是自己的；商户必须拒绝。",
+            Payment(overrides={"app_id": WRONG_APP_ID}, wait=False),
+        ),
+        "wrong-seller": Scenario(
+            "通知里是别人的 seller_id",
+            "签名正确，收款方却不是自己；商户必须拒绝。",
+            Payment(overrides={"seller_id": WRONG_SELLER_ID}, wait=False),
+        ),
+    }
+
+
+_HEAD = """<h1>支付宝沙箱 · {product}</h1>
+<p class="quiet">这里的钱不是真的。付款人的手机由这个页面代替。</p>
+{live}"""
+
+_SUMMARY = """<section>
+<p class="quiet">{subject}</p>
+<p class="amount">¥{amount}</p>
+<p class="state {tone}" role="status">{status}</p>
+<dl>
+<dt>商户订单号</dt><dd><code>{out_trade_no}</code></dd>
+<dt>收款方</dt><dd><code>{seller_id}</code></dd>
+<dt>{moment_name}</dt><dd>{moment}</dd>
+</dl>
+</section>"""
+
+_BUTTON = """<form method="post" action="/alipay/pay/{token}/{action}" class="choice">
+<button{kind}>{label}</button>
+<p class="quiet">{explanation}</p>
+</form>"""
+
+_ERROR = """<h1>支付宝沙箱：无法打开付款页面</h1>
+<section>
+<p class="state bad">{message}</p>
+<dl>
+<dt>错误代码</dt><dd><code>{sub_code}</code></dd>
+<dt>code</dt><dd><code>{code}</code></dd>
+</dl>
+</section>"""
+
+
+def error_page(refusal: Refusal) -> Response:
+    """What a payer sees when the merchant's link is wrong: HTTP 200, HTML, GBK, as from Alipay."""
+    body = fill(_ERROR, message=refusal.sub_msg, sub_code=refusal.sub_code, code=refusal.code)
+    return framed("支付宝沙箱：出错了", body, charset="gbk")
+
+
+class PayerPages:
+    def __init__(self, desk: Desk, clock: SandboxClock) -> None:
+        self._desk = desk
+        self._clock = clock
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/alipay/pay/{token}", self._show, methods=["GET"]),
+            Route("/alipay/pay/{token}/live", self._show_live, methods=["GET"]),
+            Route("/alipay/pay/{token}/{action}", self._act, methods=["POST"]),
+            Route("/alipay/qr/{token}", self._scan, methods=["GET"]),
+        ]
+
+    async def _show(self, request: Request) -> Response:
+        trade = self._trade(request)
+        if trade is None:
+            return _unknown_link()
+        try:
+            self._desk.open(trade)
+        except BusinessRefusal as refusal:
+            return self._page(trade, refusal)
+        return self._page(trade)
+
+    async def _show_live(self, request: Request) -> Response:
+        trade = self._trade(request)
+        return _unknown_link() if trade is None else fragment(self._live_part(trade))
+
+    async def _scan(self, request: Request) -> Response:
+        trade = self._trade(request)
+        return _unknown_link() if trade is None else RedirectResponse(f"/alipay/pay/{trade.token}", status_code=302)
+
+    async def _act(self, request: Request) -> Response:
+        """A button: 303 to the merchant or back to the page; the page with the reason when it was refused."""
+        trade, action = self._trade(request), request.path_params["action"]
+        if trade is None:
+            return _unknown_link()
+        try:
+            goes_to = await self._do(trade, action)
+        except BusinessRefusal as refusal:
+            return self._page(trade, refusal)
+        return RedirectResponse(goes_to or f"/alipay/pay/{trade.token}", status_code=303)
+
+    async def _do(self, trade: Trade, action: str) -> str:
+        """Do what the button says; the URL to go to, or an empty text for the page itself."""
+        if action == "fail":
+            self._desk.fail(trade, DEFAULT_FAILURE)
+            return trade.quit_url
+        if action == "close":
+            await self._desk.close(trade, notify=False)
+            return ""
+        scenario = _scenarios(trade).get(action)
+        if scenario is None and action != "pay":
+            raise BusinessRefusal("ACQ.INVALID_PARAMETER", "没有这个按钮")
+        await self._desk.pay(trade, scenario.payment if scenario else Payment(wait=False))
+        returns = trade.return_url and trade.terms.product is not Product.QR and (scenario is None or scenario.returns)
+        return return_url(trade, self._clock.now()) if returns else ""
+
+    def _trade(self, request: Request) -> Trade | None:
+        return self._desk.find_by_token(request.path_params["token"])
+
+    def _page(self, trade: Trade, refusal: Refusal | None = None) -> Response:
+        part = live(f"/alipay/pay/{trade.token}/live", self._live_part(trade))
+        body = fill(_HEAD, product=PRODUCT_WORDS[trade.terms.product], live=part)
+        if refusal is None:
+            return framed(f"{trade.terms.subject} · 支付宝沙箱", body)
+        reason = fill('<section><p class="state bad" role="alert">{text}</p></section>', text=refusal.sub_msg)
+        return framed(f"{trade.terms.subject} · 支付宝沙箱", joined([body, reason]), status=409)
+
+    def _live_part(self, trade: Trade) -> Markup:
+        return joined([self._summary(trade), self._buttons(trade), self._way_back(trade), self._notices(trade)])
+
+    def _summary(self, trade: Trade) -> Markup:
+        words, tone = STATUS_WORDS[trade.status]
+        if trade.status is TradeStatus.WAIT_BUYER_PAY and trade.last_failure:
+            words, tone = f"付款失败：{trade.last_failure}，可以再试", "bad"
+        moment_name, moment = "付款截止", trade.expires_at
+        if trade.paid_at:
+            moment_name, moment = "付款时间", trade.paid_at
+        elif trade.closed_at:
+            moment_name, moment = "关闭时间", trade.closed_at
+        return fill(
+            _SUMMARY,
+            subject=trade.terms.subject,
+            amount=format_amount(trade.terms.total_amount_fen),
+            status=words,
+            tone=tone,
+            out_trade_no=trade.out_trade_no,
+            seller_id=trade.account.seller_id,
+            moment_name=moment_name,
+            moment=clock_text(moment),
+        )
+
+    def _buttons(self, trade: Trade) -> Markup:
+        if trade.is_paid:
+            return Markup("")
+        waiting = trade.status is TradeStatus.WAIT_BUYER_PAY
+        amount = format_amount(trade.terms.total_amount_fen)
+        main = [
+            _button(trade, "pay", f"确认付款 ¥{amount}", "付款成功，通知商户并返回商户页面。", primary=True),
+            _button(trade, "fail", "付款失败", "余额不足，交易继续等待付款。"),
+            _button(trade, "close", "关闭交易", "支付宝关闭这笔未付的交易。"),
+        ]
+        scenarios = [
+            _button(trade, action, scenario.label, scenario.explanation)
+            for action, scenario in _scenarios(trade).items()
+            if waiting or scenario.when_closed
+        ]
+        ordinary = fill('<section class="actions">{buttons}</section>', buttons=joined(main)) if waiting else Markup("")
+        return joined(
+            [
+                ordinary,
+                fill('<section class="actions"><h2>考验商户系统</h2>{buttons}</section>', buttons=joined(scenarios)),
+            ]
+        )
+
+    def _way_back(self, trade: Trade) -> Markup:
+        if not trade.is_paid or not trade.return_url:
+            return Markup("")
+        # The merchant's bare address: the signed one is given once, by the redirect after paying.
+        return fill('<a class="button primary" href="{url}">返回商户</a>', url=trade.return_url)
+
+    def _notices(self, trade: Trade) -> Markup:
+        notices = self._desk.notices_of(trade)
+        if not notices:
+            return Markup("")
+        items = joined(_notice_item(notice) for notice in notices)
+        return fill('<section><h2>通知</h2><ul class="trades">{items}</ul></section>', items=items)
+
+
+_NOTICE = """<li>
+<span class="state">{words}</span>
+<span class="quiet">已发 {count} 次{after}</span>
+<code>{answer}</code>
+</li>"""
+
+_NOTICE_WORDS = {
+    "WAITING": "等待商户回答 success",
+    "ACKNOWLEDGED": "商户已确认",
+    "GIVEN_UP": "多次未确认，不再通知",
+    "BLOCKED": "未发送：只允许发往本机地址",
+}
+
+
+def _notice_item(notice: Notice) -> Markup:
+    last = notice.attempts[-1] if notice.attempts else None
+    answer = "" if last is None else f"{last.http_status or ''} {last.answer or last.error or ''}".strip()
+    after = f" · 下次 {format_beijing(notice.next_at)}" if notice.next_at else ""
+    return fill(
+        _NOTICE,
+        words=_NOTICE_WORDS[notice.state.value],
+        count=len(notice.attempts),
+        after=after,
+        answer=answer[:80],
+    )
+
+
+def _button(trade: Trade, action: str, label: str, explanation: str, *, primary: bool = False) -> Markup:
+    return fill(
+        _BUTTON,
+        token=trade.token,
+        action=action,
+        label=label,
+        explanation=explanation,
+        kind=Markup(' class="primary"') if primary else Markup(""),
+    )
+
+
+def _unknown_link() -> Response:
+    body = Markup(
+        "<h1>支付宝沙箱：没有这笔付款</h1><section><p>链接不完整，或者沙箱已重启或清空。请从商户页面重新下单。</p></section>"
+    )
+    return framed("支付宝沙箱：没有这笔付款", body, status=404)
