@@ -1,9 +1,62 @@
+// Bundles source/ into built/: content-hashed files, and manifest.json, by which pages.py finds them.
 import { build } from "esbuild";
-const t=Date.now();
-const r = await build({
-  entryPoints: { graphiql: "source/graphiql.tsx", "editor.worker": "node_modules/monaco-editor/esm/vs/editor/editor.worker.js", "json.worker": "node_modules/monaco-editor/esm/vs/language/json/json.worker.js", "graphql.worker":"node_modules/monaco-graphql/esm/graphql.worker.js" },
-  bundle: true, minify: true, splitting: true, format: "esm", target: "es2022", outdir: "built", entryNames: "[name]-[hash]", jsx: "automatic",
-  loader: { ".ttf": "file", ".svg":"file" }, metafile: true, define: {"process.env.NODE_ENV": '"production"'}, legalComments: "linked",
-});
-console.log(Date.now()-t);
-for (const [k,v] of Object.entries(r.metafile.outputs).sort((a,b)=>b[1].bytes-a[1].bytes).slice(0,14)) console.log(k, v.bytes, v.entryPoint??"");
+import { rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const built = join(here, "built");
+const settings = {
+  absWorkingDir: here,
+  bundle: true,
+  define: { "process.env.NODE_ENV": '"production"' },
+  entryNames: "[name]-[hash]",
+  chunkNames: "chunk-[hash]",
+  assetNames: "[name]-[hash]",
+  legalComments: "none",
+  loader: { ".svg": "copy", ".ttf": "file" },
+  logLevel: "warning",
+  metafile: true,
+  minify: true,
+  outdir: built,
+  target: ["es2022", "chrome100", "firefox100", "safari15.4"],
+};
+
+/** Entry name → { js, css } as file names below built/. */
+function named(result) {
+  const names = {};
+  for (const [path, output] of Object.entries(result.metafile.outputs)) {
+    if (!output.entryPoint || !(output.entryPoint in entries)) continue;
+    const files = { file: basename(path) };
+    if (output.cssBundle) files.css = basename(output.cssBundle);
+    names[entries[output.entryPoint]] = files;
+  }
+  return names;
+}
+
+const entries = {
+  "node_modules/monaco-editor/esm/vs/editor/editor.worker.js": "editor",
+  "node_modules/monaco-editor/esm/vs/language/json/json.worker.js": "json",
+  "node_modules/monaco-graphql/esm/graphql.worker.js": "graphql",
+  "source/graphiql.tsx": "graphiql",
+  "source/shop.tsx": "shop",
+  "source/icon.svg": "icon",
+};
+const [workers, pages] = [Object.keys(entries).slice(0, 3), Object.keys(entries).slice(3)];
+
+await rm(built, { recursive: true, force: true });
+// Workers come first, because the page that starts them must know their hashed names.
+const workerFiles = named(await build({ ...settings, entryPoints: workers, format: "iife" }));
+const workerNames = Object.fromEntries(Object.entries(workerFiles).map(([name, { file }]) => [name, file]));
+const pageFiles = named(
+  await build({
+    ...settings,
+    define: { ...settings.define, WORKERS: JSON.stringify(workerNames) },
+    entryPoints: pages,
+    format: "esm",
+    jsx: "automatic",
+    splitting: true,
+  }),
+);
+await writeFile(join(built, "manifest.json"), JSON.stringify(pageFiles, null, 2) + "\n");
+process.stdout.write(`built ${Object.keys(pageFiles).join(", ")} into ${relative(process.cwd(), built)}\n`);

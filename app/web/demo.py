@@ -1,0 +1,218 @@
+"""The demo shop's own backend: what a merchant would have beside Shouyin, in its smallest form.
+
+A visitor is a random user id in a signed cookie. Orders are rows of the bound table `public.orders`, inserted by the
+shop itself; paying for them goes through the public GraphQL API with the visitor's token, like anybody's page.
+Exists only where DEMO is on.
+"""
+
+import io
+import ipaddress
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import orjson
+import segno
+from asyncpg import UndefinedTableError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from app.auth import Authenticator, issue_token
+from app.clock import Clock
+from app.config import Config
+from app.db import Database
+from app.errors import Unauthenticated
+from app.money import format_yuan
+
+_COOKIE: Final = "shouyin_demo"
+_COOKIE_LASTS: Final = timedelta(days=30)
+_TOKEN_LASTS: Final = timedelta(hours=2)
+_BODY_LIMIT: Final = 1024
+# The longest text a QR code of version 20 takes at level M; providers' code URLs are far shorter.
+_CODE_LIMIT: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Something on the shelf."""
+
+    id: str
+    title: str
+    note: str
+    amount_fen: int
+
+
+PRODUCTS: Final = (
+    Product("cup", "青瓷茶杯", "龙泉手拉坯 180 毫升", 6800),
+    Product("coffee", "云南咖啡豆", "保山浅烘 200 克", 3990),
+    Product("card", "西湖明信片", "一套十二张", 1250),
+)
+
+# Ways to pay that work in any browser, by the provider that must have a merchant account.
+_BROWSER_METHODS: Final = {
+    "alipay": ("ALIPAY_QR", "ALIPAY_WAP", "ALIPAY_PAGE"),
+    "wechat": ("WECHAT_NATIVE", "WECHAT_H5"),
+    "huifu": ("HUIFU_ALIPAY_QR", "HUIFU_UNIONPAY_QR"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A visitor, with a token for the API. `cookie` is set when the browser has none that still works."""
+
+    user_id: int
+    token: str
+    expires_at: datetime
+    cookie: str | None
+
+
+class DemoBackend:
+    """The shop's visitors and orders. `config.jwt_secret` must be set: visitors get tokens of this deployment."""
+
+    def __init__(self, config: Config, db: Database, clock: Clock, authenticator: Authenticator) -> None:
+        self._config = config
+        self._db = db
+        self._clock = clock
+        self._authenticator = authenticator
+
+    async def visit(self, request: Request) -> Visit:
+        """The visitor of the cookie, or a new one."""
+        user_id, cookie = await self._known_user(request), None
+        if user_id is None:
+            user_id = 100_000_000 + secrets.randbelow(900_000_000)
+            cookie = self._token(user_id, _COOKIE_LASTS)
+        expires_at = self._clock.now() + _TOKEN_LASTS
+        return Visit(user_id, self._token(user_id, _TOKEN_LASTS), expires_at, cookie)
+
+    def remember(self, response: Response, visit: Visit) -> None:
+        """Sets the cookie of a new visitor. It is of no use to the API, which reads tokens from a header only."""
+        if visit.cookie is not None:
+            response.set_cookie(
+                _COOKIE,
+                visit.cookie,
+                max_age=int(_COOKIE_LASTS.total_seconds()),
+                httponly=True,
+                samesite="lax",
+                secure=self._config.public_url.startswith("https:"),
+            )
+
+    async def opening(self, visit: Visit) -> dict[str, Any]:
+        """What the shop's page starts with: the visitor's session, the shelf, the ways to pay."""
+        return {
+            "userId": str(visit.user_id),
+            "token": visit.token,
+            "expiresAt": visit.expires_at.isoformat(),
+            "products": [
+                {"id": each.id, "title": each.title, "note": each.note, "amount": format_yuan(each.amount_fen)}
+                for each in PRODUCTS
+            ],
+            "methods": await self._methods(),
+            "sandboxUrl": self._config.sandbox_url,
+            "graphiql": self._config.graphiql,
+        }
+
+    async def session(self, request: Request) -> Response:
+        """POST /demo/session: a new token for the same visitor; the admin's too for a browser on this very machine."""
+        visit = await self.visit(request)
+        admin = issue_token(
+            self._config, f"demo-admin-{visit.user_id}", (self._config.admin_role,), ttl=_TOKEN_LASTS, clock=self._clock
+        )
+        shown = await self.opening(visit) | {"adminToken": admin if _is_local(request) else None}
+        response = JSONResponse(shown, headers={"Cache-Control": "no-store"})
+        self.remember(response, visit)
+        return response
+
+    async def create_order(self, request: Request) -> Response:
+        """POST /demo/orders {"product": id}: inserts an unpaid order of the visitor's; the price is ours."""
+        user_id = await self._known_user(request)
+        if user_id is None:
+            return _refusal(401, "no visitor: load the page first")
+        product = await _read_product(request)
+        if product is None:
+            return _refusal(400, f'send {{"product": …}} as JSON, one of {", ".join(each.id for each in PRODUCTS)}')
+        try:
+            (row,) = await self._db.change_all(
+                "demo.create_order", user_id, product.title, product.amount_fen, self._clock.now()
+            )
+        except UndefinedTableError:
+            return _refusal(503, "the demo table public.orders does not exist: start with `make run`")
+        made = {"orderId": str(row["id"]), "title": row["title"], "amount": row["amount"]}
+        return JSONResponse(made, status_code=201, headers={"Cache-Control": "no-store"})
+
+    async def _methods(self) -> list[str]:
+        providers = [row["provider"].lower() for row in await self._db.all("demo.providers")]
+        return [method for provider in providers for method in _BROWSER_METHODS.get(provider, ())]
+
+    async def _known_user(self, request: Request) -> int | None:
+        try:
+            principal = await self._authenticator.principal(request.cookies.get(_COOKIE, ""))
+        except Unauthenticated:
+            return None
+        return int(principal.sub) if principal.sub.isascii() and principal.sub.isdigit() else None
+
+    def _token(self, user_id: int, ttl: timedelta) -> str:
+        return issue_token(self._config, str(user_id), ("user",), ttl=ttl, clock=self._clock)
+
+
+def demo_routes(demo: DemoBackend) -> list[BaseRoute]:
+    """The shop's own calls."""
+    return [
+        Route("/demo/session", demo.session, methods=["POST"]),
+        Route("/demo/orders", demo.create_order, methods=["POST"]),
+        Route("/demo/qr.svg", draw_code, methods=["GET"]),
+    ]
+
+
+async def draw_code(request: Request) -> Response:
+    """GET /demo/qr.svg?text=…: the text as a QR code, black on transparent."""
+    text = request.query_params.get("text", "")
+    if not 0 < len(text.encode()) <= _CODE_LIMIT:
+        return _refusal(400, f"text must be 1 to {_CODE_LIMIT} bytes")
+    drawn = io.BytesIO()
+    segno.make_qr(text, error="m").save(drawn, kind="svg", border=2, xmldecl=False, omitsize=True)
+    headers = {
+        "Cache-Control": "private, max-age=3600",
+        "Content-Security-Policy": "default-src 'none'",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(drawn.getvalue(), media_type="image/svg+xml", headers=headers)
+
+
+async def _read_product(request: Request) -> Product | None:
+    """The product a body names. Only JSON is read: a form of another site can not send that."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        return None
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _BODY_LIMIT:
+            return None
+    try:
+        wanted = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    name = wanted.get("product") if isinstance(wanted, dict) else None
+    return next((each for each in PRODUCTS if each.id == name), None)
+
+
+def _is_local(request: Request) -> bool:
+    """Whether the browser runs on this machine and asked for it by a loopback name.
+
+    The name is checked as well as the address: behind a proxy every caller has a loopback address, and a foreign
+    name that resolves to loopback is how other sites' scripts would get in."""
+    return request.client is not None and _is_loopback(request.client.host) and _is_loopback(request.url.hostname or "")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refusal(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=status, headers={"Cache-Control": "no-store"})

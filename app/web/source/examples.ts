@@ -1,0 +1,150 @@
+/** The operations GraphiQL opens with. Tabs are named by their operations, in the order in which one would press them. */
+
+export interface Example {
+  query: string;
+  variables: Record<string, unknown>;
+  admin?: boolean;
+}
+
+/** Stands for the id of the payment that was made last on this page; replaced as soon as there is one. */
+export const PAYMENT_PLACEHOLDER = "先运行 Pay，这里自动填入";
+
+export function examples(orderId: string): Example[] {
+  return [
+    {
+      query: `# 订单和它的支付。按钮或 Ctrl-Enter 运行。
+query Order($orderId: ID!) {
+  order(id: $orderId) {
+    id
+    data
+    payments {
+      id
+      method
+      amount
+      status
+      final
+    }
+  }
+}
+`,
+      variables: { orderId },
+    },
+    {
+      query: `# 发起支付。再运行一次还是同一笔：
+# idempotencyKey 没有变。
+mutation Pay($input: CreatePaymentInput!) {
+  createPayment(input: $input) {
+    id
+    outTradeNo
+    amount
+    status
+    checking
+    expiresAt
+    action {
+      ... on QrCode {
+        codeUrl
+        deepLink
+      }
+      ... on Redirect {
+        url
+      }
+    }
+  }
+}
+`,
+      variables: {
+        input: { orderId, method: "ALIPAY_QR", subject: "GraphiQL 示例", idempotencyKey: `graphiql-${orderId}` },
+      },
+    },
+    {
+      query: `# 订阅：先收到现在的状态，再收到每次变化。
+# 打开 codeUrl 付款，或运行 Sync、Close。
+subscription WatchPayment($paymentId: ID!) {
+  payment(id: $paymentId, untilFinal: true) {
+    id
+    status
+    final
+    checking
+    paidAmount
+    transactionId
+    version
+  }
+}
+`,
+      variables: { paymentId: PAYMENT_PLACEHOLDER },
+    },
+    {
+      query: `# 订单这一行：谁改了它，这里都会收到。
+subscription WatchOrder($orderId: ID!) {
+  order(id: $orderId) {
+    id
+    data
+  }
+}
+`,
+      variables: { orderId },
+    },
+    {
+      query: `# 现在就去问支付渠道（反查）。
+mutation Sync($paymentId: ID!) {
+  syncPayment(id: $paymentId) {
+    id
+    status
+    final
+    checking
+    version
+  }
+}
+`,
+      variables: { paymentId: PAYMENT_PLACEHOLDER },
+    },
+    {
+      query: `# 关闭：渠道不再收这笔钱。
+mutation Close($paymentId: ID!) {
+  closePayment(id: $paymentId) {
+    id
+    status
+    final
+    version
+  }
+}
+`,
+      variables: { paymentId: PAYMENT_PLACEHOLDER },
+    },
+    {
+      query: `# 支付功能现在的状态。
+query Feature {
+  paymentFeature {
+    active
+    orderTable
+    plan
+    planExpiresAt
+  }
+}
+`,
+      variables: {},
+      admin: true,
+    },
+    {
+      query: `# 管理员：绑定自己的订单表。
+# 已经绑定时会被拒绝，并说明原因。
+mutation Activate($input: ActivatePaymentsInput!) {
+  activatePayments(input: $input) {
+    active
+    orderTable
+  }
+}
+`,
+      variables: {
+        input: {
+          orderTable: "orders",
+          ownerColumn: "user_id",
+          amountColumn: "amount",
+          statusColumn: "status",
+          paidStatus: "paid",
+        },
+      },
+      admin: true,
+    },
+  ];
+}

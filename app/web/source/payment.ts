@@ -1,0 +1,69 @@
+/** What the shop page asks of the API, and the Chinese words for what it answers. */
+
+export interface Payment {
+  id: string;
+  orderId: string;
+  method: string;
+  amount: string;
+  paidAmount: string | null;
+  status: "PENDING" | "SUCCESSFUL" | "FAILED" | "CLOSED" | "PARTIALLY_REFUNDED" | "REFUNDED";
+  final: boolean;
+  checking: boolean;
+  outTradeNo: string;
+  transactionId: string | null;
+  failure: { code: string; providerCode: string | null; providerMessage: string | null; explanationZh: string } | null;
+  action:
+    | { __typename: "Redirect"; url: string }
+    | { __typename: "QrCode"; codeUrl: string; deepLink: string | null }
+    | { __typename: "WechatPayParams" | "AlipayJsapiParams" }
+    | null;
+  paidAt: string | null;
+  expiresAt: string;
+  version: number;
+}
+
+export interface Order {
+  id: string;
+  data: { title?: string; amount?: string | number; status?: string };
+}
+
+const PAYMENT_FIELDS = `
+  id orderId method amount paidAmount status final checking outTradeNo transactionId
+  failure { code providerCode providerMessage explanationZh }
+  action { __typename ... on Redirect { url } ... on QrCode { codeUrl deepLink } }
+  paidAt expiresAt version`;
+
+export const CREATE = `mutation Pay($input: CreatePaymentInput!) { createPayment(input: $input) {${PAYMENT_FIELDS} } }`;
+export const SYNC = `mutation Sync($id: ID!) { syncPayment(id: $id) {${PAYMENT_FIELDS} } }`;
+export const CLOSE = `mutation Close($id: ID!) { closePayment(id: $id) {${PAYMENT_FIELDS} } }`;
+export const PAYMENTS_OF_ORDER = `query Payments($orderId: ID!) { payments(orderId: $orderId) {${PAYMENT_FIELDS} } }`;
+export const WATCH_PAYMENT = `subscription Payment($id: ID!) { payment(id: $id, untilFinal: true) {${PAYMENT_FIELDS} } }`;
+export const WATCH_ORDER = `subscription Order($id: ID!) { order(id: $id) { id data } }`;
+
+/** Name and hint of each way to pay that works in a browser. */
+export const METHODS: Record<string, { name: string; hint: string }> = {
+  ALIPAY_QR: { name: "支付宝扫码", hint: "显示二维码，用手机扫" },
+  ALIPAY_WAP: { name: "支付宝手机网页", hint: "在本页打开，付完回来" },
+  ALIPAY_PAGE: { name: "支付宝电脑网页", hint: "在新标签页打开收银台" },
+  WECHAT_NATIVE: { name: "微信扫码", hint: "显示二维码，用微信扫" },
+  WECHAT_H5: { name: "微信手机网页", hint: "从手机浏览器唤起微信" },
+  HUIFU_ALIPAY_QR: { name: "支付宝扫码（斗拱）", hint: "聚合通道，显示二维码" },
+  HUIFU_UNIONPAY_QR: { name: "云闪付扫码（斗拱）", hint: "聚合通道，显示二维码" },
+};
+
+/** Ways whose cashier opens in the same tab, because a phone has no place for a second one. */
+export const SAME_TAB = new Set(["ALIPAY_WAP", "WECHAT_H5"]);
+export const NEW_TAB = new Set(["ALIPAY_PAGE"]);
+
+export const ORDER_STATUS: Record<string, string> = {
+  unpaid: "待付款",
+  paid: "已付款",
+  failed: "付款失败",
+  refunded: "已退款",
+};
+
+/** "39.9" → "39.90": the order's own column may print an amount either way. */
+export function yuan(amount: string | number | undefined): string {
+  const [whole = "0", part = ""] = String(amount ?? "0").split(".");
+  return `${whole}.${part.padEnd(2, "0")}`;
+}

@@ -1,0 +1,60 @@
+/** The demo visitor: a user id and a token, given by the server with the page and renewed through a cookie. */
+
+export interface Product {
+  id: string;
+  title: string;
+  note: string;
+  amount: string;
+}
+
+export interface Session {
+  userId: string;
+  token: string;
+  /** ISO 8601 */
+  expiresAt: string;
+  products: Product[];
+  /** Ways to pay that work in a browser and have a merchant account behind them. */
+  methods: string[];
+  sandboxUrl: string | null;
+  graphiql: boolean;
+}
+
+export interface DemoOrder {
+  orderId: string;
+  title: string;
+  amount: string;
+}
+
+let session = JSON.parse(document.getElementById("page")?.textContent || "null") as Session;
+let renewing: Promise<void> | undefined;
+
+export const visitor = (): Session => session;
+
+/** Gets a new token for the same visitor; calls made at once share one request. */
+export function renewSession(): Promise<void> {
+  renewing ??= fetch("/demo/session", { method: "POST" })
+    .then(async (response) => {
+      if (response.ok) session = await response.json();
+    })
+    .finally(() => {
+      renewing = undefined;
+    });
+  return renewing;
+}
+
+/** A token good for another minute at least, as far as this device's clock can tell. */
+export async function currentToken(): Promise<string> {
+  if (Date.parse(session.expiresAt) - Date.now() < 60_000) await renewSession().catch(() => {});
+  return session.token;
+}
+
+/** Inserts a row in the shop's own orders table, as the merchant's backend would. */
+export async function createOrder(product: string): Promise<DemoOrder> {
+  const response = await fetch("/demo/orders", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ product }),
+  });
+  if (!response.ok) throw new Error(`下单失败（HTTP ${response.status}）`);
+  return response.json();
+}

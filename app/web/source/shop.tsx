@@ -1,0 +1,259 @@
+/** @jsxImportSource preact */
+/**
+ * The demo shop: choose, order, pay, and watch the server's record of the payment until it is final.
+ *
+ *     choose ──pay──▶ opening ──createPayment──▶ watching ──final──▶ done
+ *        ▲               │ refused                  │ failed, closed
+ *        └───────────────┴──────────────────────────┘
+ */
+import type { Client } from "graphql-ws";
+import { render } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { type Connection, connect, Refused, send, Unreachable, watch } from "./api";
+import { type Entry, EventLog, Integration } from "./developers";
+import { Checkout, type Stage } from "./checkout";
+import { Choice } from "./choice";
+import { CREATE, NEW_TAB, type Order, type Payment, PAYMENTS_OF_ORDER, SAME_TAB, WATCH_ORDER, WATCH_PAYMENT, yuan } from "./payment";
+import { createOrder, type DemoOrder, visitor } from "./session";
+import "./shop.css";
+
+const CREATE_ATTEMPTS = 6;
+
+/** A key that is new for each press of the button; works without a secure context too (a phone on the LAN). */
+function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+const pause = (ms: number) => new Promise((resume) => setTimeout(resume, ms));
+
+/** Opens the payment; a lost answer is asked for again under the same key, so that it can never open two. */
+async function openPayment(input: Record<string, unknown>, report: (text: string) => void): Promise<Payment> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return (await send<{ createPayment: Payment }>(CREATE, { input })).createPayment;
+    } catch (error) {
+      if (!(error instanceof Unreachable) || attempt === CREATE_ATTEMPTS) throw error;
+      report(`没有收到回答，用同一个幂等键再试（第 ${attempt + 1} 次）`);
+      await pause(400 * 2 ** attempt);
+    }
+  }
+}
+
+/** What is being watched. `returned`: taken from the address, so that a missing payment has to be looked up. */
+interface Place {
+  orderId: string | null;
+  paymentId: string | null;
+  returned: boolean;
+}
+
+/** Where the address bar says we are: back from a cashier, reloaded, or new. */
+function placeInAddress(): Place {
+  const query = new URLSearchParams(location.search);
+  const id = (name: string) => (/^\d{1,19}$/.test(query.get(name) ?? "") ? query.get(name) : null);
+  return { orderId: id("order"), paymentId: id("payment"), returned: true };
+}
+
+function Shop() {
+  const [place, setPlace] = useState(placeInAddress);
+  const [stage, setStage] = useState<Stage>(place.orderId ? "watching" : "choosing");
+  const [order, setOrder] = useState<Order>();
+  const [payment, setPayment] = useState<Payment>();
+  const [trouble, setTrouble] = useState<string>();
+  const [connection, setConnection] = useState<Connection>("connecting");
+  const [entries, setEntries] = useState<Entry[]>([]);
+  const client = useRef<Client | undefined>(undefined);
+  const latest = useRef<Payment | undefined>(undefined);
+
+  const log = (kind: Entry["kind"], text: string, tone?: Entry["tone"]) =>
+    setEntries((before) => [{ at: new Date(), kind, text, tone }, ...before].slice(0, 60));
+
+  client.current ??= connect((state, detail) => {
+    setConnection(state);
+    if (state === "open") log("连接", "已连上 /graphql（graphql-transport-ws）");
+    if (state === "lost" && detail !== "1000") log("连接", `断开（${detail}），自动重连`, "bad");
+  });
+
+  /** Takes in what the server says; a state older than the one shown is a repeat and changes nothing. */
+  const receive = (next: Payment, from: string) => {
+    const shown = latest.current;
+    if (shown?.id === next.id && shown.version >= next.version) {
+      if (from === "推送") log("支付", `#${next.id} v${next.version} 重复，忽略`, "quiet");
+      return;
+    }
+    latest.current = next;
+    setPayment(next);
+    const tone = next.status === "SUCCESSFUL" ? "good" : next.final ? "bad" : undefined;
+    log("支付", `${from} #${next.id} v${next.version} ${next.status}${next.checking ? "（确认中）" : ""}`, tone);
+  };
+
+  // Coming back from a cashier the address names the order only: its newest payment is the one meant.
+  useEffect(() => {
+    if (!place.returned || !place.orderId || place.paymentId) return;
+    const orderId = place.orderId;
+    let left = false;
+    const look = (attempt: number): void => {
+      send<{ payments: Payment[] }>(PAYMENTS_OF_ORDER, { orderId }).then(
+        ({ payments }) => {
+          const newest = payments.reduce<Payment | undefined>((a, b) => (!a || BigInt(b.id) > BigInt(a.id) ? b : a), undefined);
+          if (left) return;
+          if (newest) go(orderId, newest.id);
+          else setStage("choosing");
+        },
+        (error: Error) => {
+          if (left) return;
+          if (error instanceof Refused) setTrouble(error.message);
+          else setTimeout(() => left || look(attempt + 1), Math.min(500 * 2 ** attempt, 8000));
+        },
+      );
+    };
+    look(0);
+    return () => {
+      left = true;
+    };
+  }, [place]);
+
+  useEffect(() => {
+    if (!place.paymentId) return;
+    const id = place.paymentId;
+    return watch<{ payment: Payment }>(client.current!, { query: WATCH_PAYMENT, variables: { id } }, {
+      value: (data) => receive(data.payment, "推送"),
+      refused: (error) => setTrouble(error.message),
+      done: () => latest.current?.id === id && latest.current.final,
+    });
+  }, [place.paymentId]);
+
+  useEffect(() => {
+    if (!place.orderId) return;
+    const id = place.orderId;
+    return watch<{ order: Order }>(client.current!, { query: WATCH_ORDER, variables: { id } }, {
+      value: (data) => {
+        setOrder(data.order);
+        log("订单", `推送 #${id} status=${data.order.data.status}`, data.order.data.status === "paid" ? "good" : undefined);
+      },
+      refused: (error) => setTrouble(error.message),
+      done: () => false,
+    });
+  }, [place.orderId]);
+
+  useEffect(() => {
+    document.title = payment?.status === "SUCCESSFUL" ? "支付成功 · 收银" : "收银 · 演示小店";
+  }, [payment?.status]);
+
+  function go(orderId: string | null, paymentId: string | null) {
+    const query = orderId ? `?order=${orderId}${paymentId ? `&payment=${paymentId}` : ""}` : "";
+    history.replaceState(null, "", `/${query}`);
+    setPlace({ orderId, paymentId, returned: false });
+    setStage(orderId ? "watching" : "choosing");
+  }
+
+  async function pay(product: string, method: string) {
+    setTrouble(undefined);
+    setStage("opening");
+    // A browser opens a new tab only during the press itself; where it goes is known a moment later.
+    const cashier = NEW_TAB.has(method) ? window.open("about:blank", "_blank") : null;
+    try {
+      const made: DemoOrder = order
+        ? { orderId: order.id, title: order.data.title ?? "", amount: yuan(order.data.amount) }
+        : await createOrder(product);
+      if (!order) log("订单", `下单 #${made.orderId} ${made.title} ¥${made.amount}`);
+      const opened = await openPayment(
+        {
+          orderId: made.orderId,
+          method,
+          amount: made.amount,
+          subject: made.title,
+          returnUrl: `${location.origin}/?order=${made.orderId}`,
+          idempotencyKey: newKey(),
+        },
+        (text) => log("支付", text, "bad"),
+      );
+      receive(opened, "回答");
+      go(opened.orderId, opened.id);
+      const next = opened.action;
+      if (next?.__typename === "Redirect") {
+        if (cashier) {
+          cashier.opener = null;
+          cashier.location.replace(next.url);
+        } else if (SAME_TAB.has(method)) location.assign(next.url);
+      } else cashier?.close();
+    } catch (error) {
+      cashier?.close();
+      setTrouble(error instanceof Error ? error.message : String(error));
+      setStage("choosing");
+      log("支付", error instanceof Refused ? `被拒绝 ${error.code}` : "没有收到回答", "bad");
+    }
+  }
+
+  /** One more try on the same order, or a new visit to the shelf. */
+  function startOver(keepOrder: boolean) {
+    latest.current = undefined;
+    setPayment(undefined);
+    setTrouble(undefined);
+    if (keepOrder && order) {
+      go(order.id, null);
+      setStage("choosing");
+    } else {
+      setOrder(undefined);
+      go(null, null);
+    }
+  }
+
+  async function ask(operation: string, field: "syncPayment" | "closePayment") {
+    if (!payment) return;
+    setTrouble(undefined);
+    try {
+      receive((await send<Record<typeof field, Payment>>(operation, { id: payment.id }))[field], "回答");
+    } catch (error) {
+      setTrouble(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  return (
+    <>
+      <Header connection={connection} watching={place.orderId !== null} />
+      <main>
+        <section class="counter" aria-label="收银台">
+          {stage === "choosing" || stage === "opening" ? (
+            <Choice order={order} opening={stage === "opening"} trouble={trouble} onPay={pay} onBack={() => startOver(false)} />
+          ) : (
+            <Checkout payment={payment} order={order} trouble={trouble} onAsk={ask} onStartOver={startOver} />
+          )}
+        </section>
+        <aside aria-label="给开发者">
+          <EventLog entries={entries} />
+          <Integration graphiql={visitor().graphiql} sandboxUrl={visitor().sandboxUrl} />
+        </aside>
+      </main>
+    </>
+  );
+}
+
+const CONNECTION_WORDS: Record<Connection, string> = { open: "实时", connecting: "连接中", lost: "重连中" };
+
+function Header({ connection, watching }: { connection: Connection; watching: boolean }) {
+  return (
+    <header>
+      <div class="bar">
+        <a class="brand" href="/">
+          <Seal />
+          <span>
+            收银<small>Shouyin</small>
+          </span>
+        </a>
+        <span class={`pill ${watching ? connection : "idle"}`}>
+          <i aria-hidden="true" />
+          {watching ? CONNECTION_WORDS[connection] : "沙箱环境"}
+        </span>
+      </div>
+    </header>
+  );
+}
+
+const Seal = () => (
+  <svg class="seal" viewBox="0 0 32 32" width="32" height="32" aria-hidden="true">
+    <rect width="32" height="32" rx="8" />
+    <path d="M9.5 7.5 16 16l6.5-8.5M16 16v9.5M10 17h12M10 21.5h12" />
+  </svg>
+);
+
+render(<Shop />, document.getElementById("shop")!);
