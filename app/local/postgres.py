@@ -133,13 +133,13 @@ def stop_postgres(server: Postgres) -> None:
 
 
 async def prepare_database(server: Postgres, name: str) -> bool:
-    """Creates a database, where our tables are found without their schema's name, unless it is there; True when made."""
+    """Creates a database, where our tables are found without their schema's name; False when it was there."""
     connection = await asyncpg.connect(server.url("postgres"))
     try:
         if await connection.fetchval("select true from pg_database where datname = $1", name):
             return False
         await connection.execute(f'create database "{name}"')
-        await connection.execute(f'alter database "{name}" set search_path = "$user", public, shouyin')
+        await connection.execute(f'alter database "{name}" set search_path = public, shouyin')
     finally:
         await connection.close()
     return True

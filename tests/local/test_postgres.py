@@ -10,7 +10,14 @@ import pytest
 
 from app.local import LocalError
 from app.local.children import service_account, wait_gone
-from app.local.postgres import create_cluster, free_port, prepare_database, running_postgres, start_postgres, stop_postgres
+from app.local.postgres import (
+    create_cluster,
+    free_port,
+    prepare_database,
+    running_postgres,
+    start_postgres,
+    stop_postgres,
+)
 from app.local.throwaway import throwaway_directory
 from tests.fixtures.servers import OwnPostgres, OwnRedis
 

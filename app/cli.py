@@ -1,0 +1,360 @@
+"""The `shouyin` command: the parts for production, the whole stack for a laptop, and an operator's tools.
+
+Settings come from the environment. Where a local stack runs under SHOUYIN_HOME, what the environment leaves open is
+taken from it, so that `shouyin token` and `shouyin account list` work beside `make run` without any setting.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from app.config import Config, ConfigError, load_config
+from app.errors import ShouyinError
+
+_T = TypeVar("_T")
+_STATUS_KEYS: Final = ("graphql", "websocket", "sandbox", "database_url", "redis_url")
+
+
+class OneLine(click.ClickException):
+    """A refusal: one line on standard error and exit status 1."""
+
+    def show(self, file: Any = None) -> None:
+        """Prints the line without click's usage text."""
+        click.echo(f"shouyin: {self.message}", err=True)
+
+
+def main() -> None:
+    """The entry point."""
+    # A module named by FLOWS may stand in the working directory, as it may for `python -m`.
+    sys.path.insert(0, str(Path.cwd()))
+    commands()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="shouyin")
+def commands() -> None:
+    """Shouyin 收银: a payment backend you run yourself."""
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+@commands.command()
+def run() -> None:
+    """Start everything on this machine, pay a demo order, serve until Ctrl-C."""
+    from app.local import LocalError
+    from app.local.run import run_stack
+
+    try:
+        run_stack(os.environ, prepare=_prepare)
+    except (LocalError, ConfigError) as exc:
+        raise OneLine(str(exc)) from exc
+
+
+@commands.command()
+def serve() -> None:
+    """Serve the API: GraphQL, notifications, pages."""
+    from app.main import serve_api
+
+    _guarded(lambda: serve_api(load_config()))
+
+
+@commands.command()
+def worker() -> None:
+    """Work through notifications, questions to providers, and flows."""
+    from app.worker import run_worker
+
+    _guarded(lambda: asyncio.run(run_worker(load_config())))
+
+
+@commands.command()
+def migrate() -> None:
+    """Bring the database to this release; safe to repeat and to run at once."""
+    from app.db import migrate as apply_migrations
+
+    applied = _guarded(lambda: asyncio.run(apply_migrations(_config().database_url)))
+    click.echo(f"applied {', '.join(applied)}" if applied else "nothing to apply")
+
+
+@commands.command()
+def schema() -> None:
+    """Print the GraphQL schema."""
+    from app.api.schema import export_schema
+
+    click.echo(export_schema(), nl=False)
+
+
+# --- sandbox ----------------------------------------------------------------------------------------------------------
+
+
+@commands.group(invoke_without_command=True)
+@click.pass_context
+def sandbox(context: click.Context) -> None:
+    """Serve the pretend providers; `sandbox accounts` shows their merchant accounts."""
+    if context.invoked_subcommand is None:
+        from app.sandbox.main import serve as serve_sandbox
+
+        environ = _environment()
+        host, port = environ.get("HOST", "127.0.0.1"), _sandbox_port(environ)
+        url = environ.get("SANDBOX_URL") or f"http://127.0.0.1:{port}"
+        hosts = [name for name in environ.get("SANDBOX_NOTIFY_HOSTS", "").split(",") if name]
+        _guarded(lambda: serve_sandbox(host, port, _home(environ) / "sandbox", url, notify_hosts=hosts))
+
+
+@sandbox.command("accounts")
+@click.option("--json", "as_json", is_flag=True, help="All fields, keys included.")
+def sandbox_accounts(*, as_json: bool) -> None:
+    """Show the sandbox's merchant accounts: what any SDK needs to be pointed at it."""
+    accounts = _guarded(lambda: _sandbox_accounts(_environment()))
+    if as_json:
+        click.echo(json.dumps(accounts, indent=2))
+        return
+    for account in accounts:
+        ids = [f"{name}={text}" for name, text in account.items() if "\n" not in text and len(text) < 64]
+        click.echo("  ".join(ids))
+
+
+# --- a running local stack --------------------------------------------------------------------------------------------
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(*, as_json: bool) -> None:
+    """Show where the local stack's parts are."""
+    from app.local import LocalError
+    from app.local.state import Home
+
+    try:
+        running = Home(_home(os.environ)).running()
+    except LocalError as exc:
+        raise OneLine(str(exc)) from exc
+    shown = {key: running[key] for key in _STATUS_KEYS}
+    click.echo(json.dumps(shown, indent=2) if as_json else "\n".join(f"{key:13} {shown[key]}" for key in shown))
+
+
+@commands.command()
+@click.option("--sub", required=True, help="The caller's id, compared with the order's owner column.")
+@click.option("--role", "roles", multiple=True, default=("user",), show_default=True, help="May be repeated.")
+@click.option("--ttl", default=86400, show_default=True, type=click.IntRange(1, 31_536_000), help="Seconds.")
+def token(*, sub: str, roles: tuple[str, ...], ttl: int) -> None:
+    """Print a development token, signed with JWT_SECRET."""
+    from app.auth import issue_token
+
+    click.echo(_guarded(lambda: issue_token(_config(), sub, roles, ttl=timedelta(seconds=ttl))))
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+
+@commands.group()
+def account() -> None:
+    """Merchant accounts. Nothing ever shows a secret again."""
+
+
+@account.command("add")
+@click.option("--provider", required=True, help="ALIPAY, …")
+@click.option("--mode", required=True, help="What the provider calls it: public_key, certificate, isv, …")
+@click.option("--name", help="How people call it; the provider and mode unless given.")
+@click.option("--set", "fields", multiple=True, metavar="FIELD=TEXT", help="A field, such as app_id=…")
+@click.option(
+    "--file", "files", multiple=True, metavar="FIELD=PATH", help="A field's text from a file, such as a PEM key."
+)
+@click.option("--from-json", type=click.File("rb"), help="Fields from a JSON object; - is standard input.")
+def account_add(
+    *, provider: str, mode: str, name: str | None, fields: tuple[str, ...], files: tuple[str, ...], from_json: Any
+) -> None:
+    """Add a merchant account, after testing that its keys belong together."""
+    given = _account_fields(fields, files, from_json)
+
+    async def add(runtime: Any) -> Any:
+        title = name or f"{provider} {mode}"
+        return await runtime.accounts.create(_operator(), provider=provider, mode=mode, name=title, fields=given)
+
+    added = _with_runtime(add)
+    click.echo(f"added merchant account {added.id}: {added.provider} {added.mode} {added.name}")
+
+
+@account.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def account_list(*, as_json: bool) -> None:
+    """List the merchant accounts, without secrets."""
+    rows = _with_runtime(lambda runtime: runtime.accounts.list(_operator()))
+    if as_json:
+        names = ("id", "provider", "mode", "name", "settings", "enabled")
+        click.echo(json.dumps([{key: getattr(row, key) for key in names} for row in rows], indent=2, default=dict))
+        return
+    for row in rows:
+        click.echo(f"{row.id:4}  {row.provider:8} {row.mode:12} {'on ' if row.enabled else 'off'}  {row.name}")
+
+
+@commands.group()
+def keys() -> None:
+    """Master keys."""
+
+
+@keys.command("reseal")
+def keys_reseal() -> None:
+    """Seal every account with the first key of MASTER_KEYS; afterwards the others may be removed."""
+    changed, kept = _with_runtime(lambda runtime: runtime.accounts.reseal(_operator()))
+    click.echo(f"re-sealed {changed}, already sealed with the first key {kept}")
+
+
+def _account_fields(fields: tuple[str, ...], files: tuple[str, ...], from_json: Any) -> dict[str, str]:
+    given: dict[str, str] = {}
+    if from_json is not None:
+        try:
+            loaded = json.load(from_json)
+        except ValueError:
+            raise OneLine("--from-json: not JSON; write one object of field names and texts") from None
+        if not isinstance(loaded, dict) or not all(isinstance(text, str) for text in loaded.values()):
+            raise OneLine("--from-json: write one object of field names and texts")
+        # The output of `sandbox accounts --json` can be given as it is.
+        given |= {name: text for name, text in loaded.items() if name not in ("provider", "mode")}
+    for pair in fields:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise OneLine(f"--set {pair}: write FIELD=TEXT")
+        given[name] = text
+    for pair in files:
+        name, _, path = pair.partition("=")
+        try:
+            given[name] = Path(path).expanduser().read_text()
+        except (OSError, ValueError) as exc:
+            raise OneLine(f"--file {pair}: cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
+    return given
+
+
+# --- what they share --------------------------------------------------------------------------------------------------
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("SHOUYIN_HOME") or ".local").absolute()
+
+
+def _sandbox_port(environ: Mapping[str, str]) -> int:
+    text = environ.get("SANDBOX_PORT") or "8001"
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise OneLine(f"SANDBOX_PORT: {text!r} is not a whole number from 1 to 65535")
+    return int(text)
+
+
+def _environment() -> dict[str, str]:
+    """The environment, completed by that of the local stack when one runs."""
+    from app.local import LocalError
+    from app.local.state import Home
+
+    try:
+        running = Home(_home(os.environ)).running()["environment"]
+    except LocalError:
+        running = {}
+    return {**running, **{name: text for name, text in os.environ.items() if text}}
+
+
+def _config() -> Config:
+    return load_config(_environment())
+
+
+def _guarded(act: Callable[[], _T]) -> _T:
+    """Runs a command's work; everything a person can put right becomes one line."""
+    from app.db import DatabaseUnusable
+
+    try:
+        return act()
+    except ShouyinError as exc:
+        raise OneLine(exc.message) from exc
+    except (ConfigError, DatabaseUnusable) as exc:
+        raise OneLine(str(exc)) from exc
+    except OSError as exc:
+        raise OneLine(f"{exc.filename or 'system'}: {exc.strerror or exc}") from exc
+
+
+def _operator() -> Any:
+    """Whoever may run this command with the deployment's secrets is its administrator."""
+    from app.auth import Principal
+
+    return Principal(sub=f"cli:{os.environ.get('USER') or os.geteuid()}", is_admin=True)
+
+
+def _with_runtime(act: Callable[[Any], Awaitable[_T]], environ: Mapping[str, str] | None = None) -> _T:
+    from app.runtime import open_runtime
+
+    async def opened() -> _T:
+        runtime = await open_runtime(load_config(environ) if environ is not None else _config(), realtime=False)
+        try:
+            return await act(runtime)
+        finally:
+            await runtime.close()
+
+    return _guarded(lambda: asyncio.run(opened()))
+
+
+def _sandbox_accounts(environ: Mapping[str, str]) -> list[dict[str, str]]:
+    from app.sandbox.accounts import load_or_create_accounts
+
+    url = environ.get("SANDBOX_URL") or f"http://127.0.0.1:{_sandbox_port(environ)}"
+    return load_or_create_accounts(_home(environ) / "sandbox", url)
+
+
+def _prepare(environ: Mapping[str, str]) -> list[str]:
+    """What the local stack needs in its database. Safe to repeat; says what it did."""
+    from app.db import migrate as apply_migrations
+    from app.local.demo import create_demo_table
+
+    async def prepare() -> list[str]:
+        config = load_config(environ)
+        applied = await apply_migrations(config.database_url)
+        await create_demo_table(config.database_url)
+        return [f"applied {len(applied)} migrations"] if applied else []
+
+    done = _guarded(lambda: asyncio.run(prepare()))
+    records = _sandbox_accounts(environ)
+    return done + _with_runtime(lambda runtime: _open_shop(runtime, records), environ)
+
+
+async def _open_shop(runtime: Any, records: list[dict[str, str]]) -> list[str]:
+    """Binds the demo table and opens an account for every provider the sandbox plays."""
+    import hashlib
+
+    from app.activation.binding import Binding
+
+    done: list[str] = []
+    if not (await runtime.activation.feature()).active:
+        binding = Binding(
+            order_table="public.orders",
+            owner_column="user_id",
+            amount_column="amount",
+            status_column="status",
+            paid_status="paid",
+            failed_status="failed",
+            refunded_status="refunded",
+        )
+        await runtime.activation.activate(_operator(), binding)
+        done.append("bound public.orders")
+    known = {row.name: row for row in await runtime.accounts.list(_operator())}
+    wanted: set[str] = set()
+    for record in records:
+        # Other keys or another port make another account; what was paid with the old one stays readable.
+        print_of_keys = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:6]
+        name = f"Sandbox {record['provider']} {record['mode']} {print_of_keys}"
+        wanted.add(name)
+        if name not in known:
+            fields = {field: text for field, text in record.items() if field not in ("provider", "mode")}
+            await runtime.accounts.create(
+                _operator(), provider=record["provider"], mode=record["mode"], name=name, fields=fields
+            )
+            done.append(f"opened {record['provider']} {record['mode']}")
+    for name, row in known.items():
+        if name.startswith("Sandbox ") and row.enabled != (name in wanted):
+            await runtime.accounts.set_enabled(_operator(), row.id, enabled=name in wanted)
+    return done
+
+
+if __name__ == "__main__":
+    main()
