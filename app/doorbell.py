@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 import structlog
 from arq.connections import ArqRedis, RedisSettings
+from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
 log = structlog.get_logger(__name__)
@@ -35,10 +36,12 @@ class Doorbell:
     """Rings for a kind of work at most once at a time per process; rings that come meanwhile are folded into one."""
 
     def __init__(self, url: str, *, on_lost: Callable[[], None] = lambda: None) -> None:
-        self._redis = ArqRedis.from_url(
-            url, job_serializer=serialize_job, job_deserializer=orjson.loads, default_queue_name=QUEUE,
-            socket_timeout=2, socket_connect_timeout=2,
-        )  # fmt: skip
+        self._redis = ArqRedis(
+            ConnectionPool.from_url(url, socket_timeout=2, socket_connect_timeout=2),
+            job_serializer=serialize_job,
+            job_deserializer=orjson.loads,
+            default_queue_name=QUEUE,
+        )
         self._waiting: set[str] = set()
         self._ringing: asyncio.Task[None] | None = None
         self._on_lost = on_lost
@@ -63,4 +66,4 @@ class Doorbell:
         """Lets the last ring go out, then lets go of Redis."""
         if self._ringing is not None:
             await self._ringing
-        await self._redis.aclose()
+        await self._redis.aclose(close_connection_pool=True)

@@ -73,8 +73,8 @@ async def open_runtime(
             http = await stack.enter_async_context(open_client())
         bell = Doorbell(config.redis_url)
         stack.push_async_callback(bell.close)
-        registry = build_registry(http, clock, timeout_s=config.provider_timeout_s, sandbox_url=config.sandbox_url)
-        accounts = MerchantAccounts(database, Vault(config.master_keys), clock, registry)
+        providers = build_registry(http, clock, config.provider_timeout_s, sandbox_url=config.sandbox_url)
+        accounts = MerchantAccounts(database, Vault(config.master_keys), clock, providers)
         payments = Payments(
             database=database,
             accounts=accounts,
@@ -96,7 +96,7 @@ async def open_runtime(
             auth=Authenticator(config, clock, http),
             metrics=metrics,
             accounts=accounts,
-            activation=Activation(database, clock, registry),
+            activation=Activation(database, clock, providers),
             payments=payments,
             inbox=Inbox(database=database, accounts=accounts, clock=clock, bell=bell, metrics=metrics),
             flows=Flows(

@@ -101,7 +101,7 @@ def _arq_worker(runtime: Runtime) -> Worker:
             log.exception("worker.drain_failed", kind=kind, error=type(exc).__name__)
 
     def job(kind: str) -> Any:
-        async def drain(_: dict[Any, Any], *__: Any, **___: Any) -> None:
+        async def drain(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
             await run(kind)
 
         # A result that is kept would make the next ring of the same id vanish.

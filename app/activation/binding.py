@@ -15,8 +15,7 @@ from app.auth import Principal
 from app.clock import Clock
 from app.db import Database, Row, Transaction
 from app.errors import Forbidden, InvalidInput
-from app.providers.contract import PaymentMethod
-from app.providers.registry import Registry
+from app.providers.contract import PaymentMethod, Provider
 
 _INTEGERS: Final = frozenset({"int2", "int4", "int8"})
 _TEXTS: Final = frozenset({"text", "varchar", "bpchar"})
@@ -51,17 +50,16 @@ class Feature:
 class Activation:
     """The payment feature of this deployment."""
 
-    def __init__(self, database: Database, clock: Clock, registry: Registry) -> None:
+    def __init__(self, database: Database, clock: Clock, providers: Mapping[str, Provider]) -> None:
         self._db = database
         self._clock = clock
-        self._registry = registry
+        self._providers = providers
 
     async def feature(self) -> Feature:
         """The present state."""
         row = await self._db.one("activation.find")
         configured = {provider["provider"] for provider in await self._db.all("activation.providers")}
-        providers = self._registry.by_name
-        offered = {method for name in configured & providers.keys() for method in providers[name].methods}
+        offered = {method for name in configured & self._providers.keys() for method in self._providers[name].methods}
         return Feature(
             active=row is not None,
             order_table=row["order_table_name"] if row else None,
@@ -134,13 +132,7 @@ async def _refuse_second(tx: Transaction) -> None:
 
 
 async def _find_relation(tx: Transaction, name: str) -> Row:
-    try:
-        async with tx.connection.transaction():
-            relation = await tx.one("activation.relation", name)
-    except asyncpg.PostgresError as exc:
-        raise InvalidInput(
-            f"orderTable: {name!r} is not a table name; write orders or shop.orders", field="orderTable"
-        ) from exc
+    relation = await tx.one("activation.relation", name)
     if relation is None:
         raise InvalidInput(
             f"orderTable: there is no table {name!r}; create it first, or write it with its schema (shop.orders)",

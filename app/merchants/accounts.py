@@ -14,7 +14,6 @@ from app.clock import Clock
 from app.db import Database
 from app.errors import Forbidden, InvalidInput, NotFound
 from app.providers.contract import Account, AccountInvalid, Provider
-from app.providers.registry import Registry
 from app.vault import Vault, split_key_id
 
 
@@ -46,11 +45,11 @@ class OpenAccount:
 class MerchantAccounts:
     """All merchant accounts of this deployment. One a process."""
 
-    def __init__(self, database: Database, vault: Vault, clock: Clock, registry: Registry) -> None:
+    def __init__(self, database: Database, vault: Vault, clock: Clock, providers: Mapping[str, Provider]) -> None:
         self._db = database
         self._vault = vault
         self._clock = clock
-        self.registry = registry
+        self.providers = providers
         self._opened: dict[int, OpenAccount] = {}
 
     async def open(self, account_id: int, *, version: int | None = None) -> OpenAccount:
@@ -59,9 +58,9 @@ class MerchantAccounts:
         if kept is not None and (version is None or kept.version >= version):
             return kept
         row = await self._db.one("merchant_account.find", account_id)
-        if row is None or row["provider"] not in self.registry.by_name:
+        if row is None or row["provider"] not in self.providers:
             raise NotFound(f"merchant account {account_id} does not exist")
-        provider = self.registry.by_name[row["provider"]]
+        provider = self.providers[row["provider"]]
         credentials = self._vault.open(row["sealed"], row=_row_name(account_id))
         account = provider.open_account(mode=row["mode"], settings=row["settings"], credentials=credentials)
         opened = OpenAccount(id=account_id, version=row["version"], provider=provider, account=account)
@@ -88,13 +87,13 @@ class MerchantAccounts:
 
         `fields` are the provider's own names, keys as PEM or bare base64. Raises Forbidden, InvalidInput."""
         _require_admin(caller)
-        if provider not in self.registry.by_name:
+        if provider not in self.providers:
             raise InvalidInput(
-                f"provider {provider!r} is not one of {', '.join(sorted(self.registry.by_name))}", field="provider"
+                f"provider {provider!r} is not one of {', '.join(sorted(self.providers))}", field="provider"
             )
         if not 1 <= len(name.strip()) <= 100:
             raise InvalidInput("name: give the account a name of 1 to 100 characters", field="name")
-        adapter = self.registry.by_name[provider]
+        adapter = self.providers[provider]
         if mode not in adapter.modes:
             raise InvalidInput(f"mode {mode!r} is not one of {', '.join(adapter.modes)}", field="mode")
         try:

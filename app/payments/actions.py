@@ -53,6 +53,7 @@ from app.providers.contract import (
     ReportedStatus,
     Unknown,
 )
+from app.providers.registry import provider_of_method
 
 log = structlog.get_logger(__name__)
 
@@ -310,7 +311,9 @@ class Payments:
     def _provider_for(self, request: CreatePayment, now: datetime) -> Provider:
         if request.method is PaymentMethod.ALIPAY_CYCLE:
             raise InvalidInput("method: ALIPAY_CYCLE is used by scheduled deductions only", field="method")
-        provider = self.accounts.registry.provider_of_method(request.method)
+        provider = provider_of_method(self.accounts.providers, request.method)
+        if provider is None:
+            raise _refused("METHOD_NOT_CONFIGURED", request, None, self._limits)
         if request.amount_fen is not None:
             _check_amount(request.amount_fen, self._limits)
         if not request.subject.strip():
@@ -327,11 +330,13 @@ class Payments:
         return provider
 
     def _request(self, request: CreatePayment, number: str, now: datetime, expires_at: datetime) -> PaymentRequest:
-        """The request as far as it is known before the order is read; its amount is 0 where the order says it."""
+        """The request as far as it is known before the order is read.
+
+        Where the order says the amount, the smallest stands for it: the order's own meets the limits under its lock."""
         return PaymentRequest(
             method=request.method,
             out_trade_no=number,
-            amount_fen=request.amount_fen or 0,
+            amount_fen=request.amount_fen or self._limits.minimum_amount_fen,
             subject=request.subject,
             notify_url=self._public_url,
             created_at=now,

@@ -7,7 +7,7 @@ from shouyin.activation;
 select distinct provider from shouyin.merchant_account where enabled order by provider;
 
 -- name: relation
--- What the catalogue knows of a table by the name a person wrote. Raises a syntax error for what is no name at all.
+-- What the catalogue knows of a table by the name a person wrote; no row for what is no name at all.
 select c.oid::bigint as oid, c.relkind::text as kind, c.relpersistence::text as persistence, n.nspname as schema,
   format('%I.%I', n.nspname, c.relname) as name
 from pg_class c join pg_namespace n on n.oid = c.relnamespace

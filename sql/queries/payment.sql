@@ -86,7 +86,7 @@ with before as (
 ), paid as (
   update shouyin.payment p
   set status = 'SUCCESSFUL', paid_amount_fen = $2, transaction_id = coalesce($3, p.transaction_id), payer_id = $4,
-    paid_at = coalesce($5, $6), updated_at = $6, failure = null, late = before.late, check_at = null
+    paid_at = coalesce($5::timestamptz, $6::timestamptz), updated_at = $6, failure = null, late = before.late, check_at = null
   from before
   where p.id = before.id and p.status in ('CREATED', 'PENDING', 'CLOSED', 'FAILED')
   returning p.id, p.order_id, p.owner, p.merchant_account_id, p.provider, p.method, p.amount_fen, p.paid_amount_fen,

@@ -1,0 +1,174 @@
+"""Binding the order table: what is accepted, what is refused with which words, and what holds afterwards."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from app.activation.binding import Binding
+from app.clock import Clock
+from app.errors import Forbidden, InvalidInput
+from app.runtime import Runtime, open_runtime
+from tests.fixtures.shop import ADMIN, BINDING, BUYER, Shop, config_for, make_orders
+
+
+@pytest.fixture
+async def unbound(database_url: str, redis_url: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Runtime]:
+    """A process on a database whose orders table is not bound yet."""
+    connection = await make_orders(database_url)
+    await connection.close()
+    runtime = await open_runtime(config_for(database_url, redis_url, tmp_path), clock=clock, realtime=False)
+    yield runtime
+    await runtime.close()
+
+
+async def execute(runtime: Runtime, statement: str) -> None:
+    await runtime.db.pool.execute(statement)
+
+
+async def test_binding_tells_what_is_bound(unbound: Runtime) -> None:
+    assert not (await unbound.activation.feature()).active
+    feature = await unbound.activation.activate(ADMIN, BINDING, correlation_id="c-1", address="127.0.0.1")
+    assert (feature.active, feature.order_table, feature.methods) == (True, "public.orders", ())
+    audit = await unbound.db.pool.fetchrow("select actor, action, subject, address, correlation_id from shouyin.audit")
+    assert audit is not None
+    assert tuple(audit) == ("root", "payments.activate", "public.orders", "127.0.0.1", "c-1")
+
+
+async def test_only_an_administrator_binds(unbound: Runtime) -> None:
+    with pytest.raises(Forbidden):
+        await unbound.activation.activate(BUYER, BINDING)
+    assert not (await unbound.activation.feature()).active
+
+
+@pytest.mark.parametrize(
+    ("ddl", "binding", "field", "words"),
+    [
+        ("", replace(BINDING, order_table="nothing"), "orderTable", "there is no table 'nothing'"),
+        ("", replace(BINDING, order_table='a."b; drop'), "orderTable", "there is no table"),
+        ("create view v as select * from orders", replace(BINDING, order_table="v"), "orderTable", "is not a table;"),
+        ("create unlogged table u (id int primary key)", Binding("u"), "orderTable", "set logged"),
+        ("", Binding("shouyin.payment"), "orderTable", "not a table of yours"),
+        ("", Binding("pg_catalog.pg_class"), "orderTable", "not a table of yours"),
+        ("create table u (id int)", Binding("u"), "orderTable", "primary key of one integer column (found: none)"),
+        ("create table u (id text primary key)", Binding("u"), "orderTable", "found: id text"),
+        ("create table u (a int, b int, primary key (a, b))", Binding("u"), "orderTable", "found: a int4, b int4"),
+        ("", replace(BINDING, owner_column="buyer"), "ownerColumn", "no column 'buyer'; it has id, user_id"),
+        ("", replace(BINDING, owner_column="created_at"), "ownerColumn", "is timestamptz"),
+        ("", replace(BINDING, amount_column="title"), "amountColumn", "is text"),
+        ("alter table orders add f float8", replace(BINDING, amount_column="f"), "amountColumn", "loses money"),
+        ("", replace(BINDING, status_column="amount"), "statusColumn", "is numeric"),
+        ("", Binding("orders", amount_in_fen=True), "amountInFen", "no amountColumn"),
+        ("", Binding("orders", paid_status="paid"), "paidStatus", "name the statusColumn"),
+        (
+            "create type st as enum ('new', 'done'); alter table orders add e st",
+            Binding("orders", status_column="e"),
+            "paidStatus",
+            "'paid' is not a value of e; it takes new, done",
+        ),
+        (
+            "alter table orders add short varchar(3)",
+            Binding("orders", status_column="short", paid_status="paid"),
+            "paidStatus",
+            "longer than the 3 characters",
+        ),
+    ],
+)
+async def test_what_cannot_be_bound_is_refused_with_the_fix(
+    unbound: Runtime, ddl: str, binding: Binding, field: str, words: str
+) -> None:
+    if ddl:
+        await execute(unbound, ddl)
+    with pytest.raises(InvalidInput) as refused:
+        await unbound.activation.activate(ADMIN, binding)
+    assert refused.value.field == field
+    assert words in refused.value.message
+    assert not (await unbound.activation.feature()).active
+    assert await unbound.db.pool.fetchval("select count(*) from pg_constraint where conname = 'payment_order'") == 0
+    assert await unbound.db.pool.fetchval("select count(*) from shouyin.audit") == 0
+
+
+async def test_a_second_binding_is_refused(shop: Shop) -> None:
+    await shop.connection.execute("create table public.others (id int primary key)")
+    with pytest.raises(InvalidInput) as refused:
+        await shop.runtime.activation.activate(ADMIN, Binding("others"))
+    assert (refused.value.field, "already bound to public.orders" in refused.value.message) == ("orderTable", True)
+    assert (await shop.runtime.activation.feature()).order_table == "public.orders"
+
+
+async def test_two_bindings_at_once_leave_one(unbound: Runtime) -> None:
+    import asyncio
+
+    outcomes = await asyncio.gather(
+        *(unbound.activation.activate(ADMIN, BINDING) for _ in range(4)), return_exceptions=True
+    )
+    assert sum(isinstance(outcome, InvalidInput) for outcome in outcomes) == 3
+    assert (await unbound.activation.feature()).active
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "drop table orders",
+        "drop table orders cascade",
+        "drop schema public cascade",
+        "truncate orders",
+        "truncate orders cascade",
+        "alter table orders drop column amount",
+        "alter table orders alter column status type int using 0",
+    ],
+)
+async def test_a_bound_table_stays(shop: Shop, statement: str) -> None:
+    order_id = await shop.order()
+    with pytest.raises(asyncpg.PostgresError):
+        await shop.connection.execute(statement)
+    assert await shop.status_of(order_id) == "unpaid"
+
+
+async def test_columns_that_are_not_bound_stay_free(shop: Shop) -> None:
+    order_id = await shop.order()
+    await shop.connection.execute(
+        "alter table orders add note text default 'n'; alter table orders drop column created_at"
+    )
+    order = await shop.runtime.payments.find_order(ADMIN, order_id)
+    assert order is not None
+    assert order.data == {
+        "id": order_id, "user_id": 7, "title": "Tea", "amount": "12.30", "status": "unpaid", "note": "n",
+    }  # fmt: skip
+
+
+async def test_amounts_in_fen_and_enum_status(unbound: Runtime) -> None:
+    await execute(
+        unbound,
+        "create type st as enum ('new', 'done');"
+        " create table public.deals (id int primary key, fen int, st st default 'new')",
+    )
+    await unbound.activation.activate(
+        ADMIN, Binding("deals", amount_column="fen", amount_in_fen=True, status_column="st", paid_status="done")
+    )
+    await execute(unbound, "insert into deals (id, fen) values (1, 1230)")
+    order = await unbound.payments.find_order(BUYER, 1)
+    assert order is not None
+    assert (order.amount_fen, order.owner, order.status) == (1230, None, "new")
+
+
+async def test_every_change_of_an_order_is_announced_whoever_makes_it(shop: Shop) -> None:
+    order_id = await shop.order()
+    await shop.connection.execute("delete from shouyin.change")
+    await shop.connection.execute("update orders set status = 'packed' where id = $1", order_id)
+    rows = await shop.connection.fetch("select subject, row_id, order_id, owner from shouyin.change")
+    assert [tuple(row) for row in rows] == [("order", order_id, order_id, "7")]
+
+
+async def test_a_table_name_with_capitals_and_a_schema(unbound: Runtime) -> None:
+    await execute(
+        unbound, 'create schema "Shop"; create table "Shop"."Order" ("Id" int primary key, "Amount" numeric(8,2))'
+    )
+    feature = await unbound.activation.activate(ADMIN, Binding('"Shop"."Order"', amount_column="Amount"))
+    assert feature.order_table == '"Shop"."Order"'
+    await execute(unbound, """insert into "Shop"."Order" values (3, 9.99)""")
+    order = await unbound.payments.find_order(BUYER, 3)
+    assert order is not None
+    assert (order.amount_fen, order.data) == (999, {"Id": 3, "Amount": "9.99"})

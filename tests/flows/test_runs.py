@@ -1,0 +1,238 @@
+"""Flows: what they receive, exactly-once effects, retries, and an operator's second try."""
+
+import asyncio
+import sys
+import types
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.config import ConfigError
+from app.errors import Forbidden, InvalidInput, NotFound
+from app.flows.registry import load_flows
+from app.flows.results import PaymentResult
+from app.payments.actions import CreatePayment
+from app.payments.model import Payment
+from app.payments.reports import apply_payment_report
+from app.providers.contract import PaymentMethod, PaymentReport, ReportedStatus
+from app.runtime import Runtime
+from tests.fixtures.shop import ADMIN, BUYER, Shop
+
+Install = Callable[..., Any]
+
+
+@pytest.fixture
+async def flows(shop: Shop) -> AsyncIterator[Install]:
+    """`await flows(on_payment)` starts a worker process whose FLOWS module holds these functions."""
+    name = "flows_of_a_test"
+
+    async def install(*functions: Any, **settings: Any) -> Runtime:
+        module = types.ModuleType(name)
+        for function in functions:
+            function.__module__ = name
+            setattr(module, function.__name__, function)
+        sys.modules[name] = module
+        shop.config = replace(shop.config, flows=name, **settings)
+        return await shop.open()
+
+    yield install
+    sys.modules.pop(name, None)
+
+
+async def paid(shop: Shop, *, amount_fen: int = 1230, order_id: int | None = None) -> Payment:
+    """A payment its provider reports as paid."""
+    request = CreatePayment(order_id or await shop.order(), PaymentMethod.ALIPAY_PAGE, None, "Tea")
+    payment = await shop.runtime.payments.create(BUYER, request, correlation_id="c-9")
+    account = await shop.runtime.accounts.open(payment.merchant_account_id)
+    report = PaymentReport(
+        payment.out_trade_no, ReportedStatus.SUCCESSFUL, "notification", amount_fen=amount_fen, transaction_id="T1"
+    )
+    await apply_payment_report(shop.runtime.db, shop.clock, account, report, correlation_id="c-9")
+    return payment
+
+
+async def test_a_flow_receives_the_four_values_and_the_amounts(shop: Shop, flows: Install) -> None:
+    seen: list[PaymentResult] = []
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        seen.append(result)
+
+    worker = await flows(on_payment)
+    payment = await paid(shop)
+    account = await shop.runtime.accounts.open(payment.merchant_account_id)
+    again = PaymentReport(payment.out_trade_no, ReportedStatus.SUCCESSFUL, "notification", amount_fen=1230)
+    await apply_payment_report(shop.runtime.db, shop.clock, account, again, correlation_id="c-10")
+    await shop.settle(worker)
+    assert [(r.order_id, r.payment_found, r.payment_status, r.already_processed) for r in seen] == [
+        (payment.order_id, True, "SUCCESSFUL", False),
+        (payment.order_id, True, "SUCCESSFUL", True),
+    ]
+    first = seen[0]
+    assert (first.amount_fen, first.paid_amount_fen, first.order_amount_fen, first.amount_matches) == (
+        1230,
+        1230,
+        1230,
+        True,
+    )
+    assert (first.transaction_id, first.correlation_id, first.method) == ("T1", "c-9", "ALIPAY_PAGE")
+    assert first.as_json()["paidAmount"] == "12.30"
+
+
+async def test_an_order_whose_amount_changed_meanwhile_is_not_marked_paid(shop: Shop, flows: Install) -> None:
+    seen: list[bool] = []
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        seen.append(result.amount_matches)
+
+    worker = await flows(on_payment)
+    payment = await paid(shop)
+    await shop.connection.execute("update orders set amount = 99 where id = $1", payment.order_id)
+    await shop.settle(worker)
+    assert (seen, await shop.status_of(payment.order_id)) == ([False], "unpaid")
+
+
+async def test_a_number_that_is_not_ours_reaches_the_flow_as_not_found(shop: Shop, flows: Install) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        seen.append((result.order_id, result.payment_found, result.out_trade_no, result.amount_matches))
+
+    worker = await flows(on_payment)
+    account = await shop.runtime.accounts.open(1)
+    report = PaymentReport("SY-NOT-OURS", ReportedStatus.SUCCESSFUL, "notification", amount_fen=1)
+    await apply_payment_report(shop.runtime.db, shop.clock, account, report, correlation_id=None)
+    await shop.settle(worker)
+    assert seen == [(None, False, "SY-NOT-OURS", False)]
+
+
+async def test_effects_happen_once_however_many_workers_run(shop: Shop, flows: Install) -> None:
+    await shop.connection.execute("create table public.points (order_id bigint, n int)")
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        if not result.already_processed:
+            await connection.execute("insert into public.points values ($1, 1)", result.order_id)
+
+    workers = [await flows(on_payment), await shop.open(), await shop.open()]
+    for _ in range(10):
+        await paid(shop)
+    await asyncio.gather(*(shop.settle(worker) for worker in workers * 3))
+    assert await shop.connection.fetchval("select count(*) from public.points") == 10
+    assert await shop.connection.fetchval("select count(distinct order_id) from public.points") == 10
+
+
+async def test_what_raises_is_rolled_back_kept_and_tried_again(shop: Shop, flows: Install) -> None:
+    await shop.connection.execute("create table public.points (order_id bigint)")
+    broken = True
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        await connection.execute("insert into public.points values ($1)", result.order_id)
+        if broken:
+            raise RuntimeError("the stock is empty")
+
+    worker = await flows(on_payment)
+    payment = await paid(shop)
+    await shop.settle(worker)
+    runs = await worker.flows.runs(ADMIN, status=None, payment_id=payment.id, limit=10, before_id=None)
+    failed = next(run for run in runs if run.flow == "on_payment")
+    assert (failed.status, failed.attempts, "RuntimeError: the stock is empty" in (failed.error or "")) == (
+        "WAITING",
+        1,
+        True,
+    )
+    assert await shop.connection.fetchval("select count(*) from public.points") == 0
+    assert await shop.status_of(payment.order_id) == "paid"  # the built-in flow is a run of its own
+    broken = False
+    await shop.settle(worker)
+    assert await shop.connection.fetchval("select count(*) from public.points") == 0  # not before its time
+    shop.clock.advance(timedelta(seconds=6))
+    await shop.settle(worker)
+    assert await shop.connection.fetchval("select count(*) from public.points") == 1
+
+
+async def test_a_flow_that_never_works_is_left_to_an_operator(shop: Shop, flows: Install) -> None:
+    tries: list[int] = []
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        tries.append(result.event_id)
+        if len(tries) <= 3:
+            raise RuntimeError("no")
+
+    worker = await flows(on_payment, flow_attempts=3)
+    await paid(shop)
+    for _ in range(6):
+        await shop.settle(worker)
+        shop.clock.advance(timedelta(hours=2))
+    [run] = await worker.flows.runs(ADMIN, status="FAILED", payment_id=None, limit=10, before_id=None)
+    assert (len(tries), run.attempts, run.due_at) == (3, 3, None)
+    again = await worker.flows.retry(ADMIN, run.id, correlation_id="c-op", address="127.0.0.1")
+    assert (again.status, again.attempts) == ("WAITING", 0)
+    await shop.settle(worker)
+    [run] = await worker.flows.runs(ADMIN, status="DONE", payment_id=None, limit=1, before_id=again.id + 1)
+    assert (run.id, len(tries)) == (again.id, 4)
+    with pytest.raises(InvalidInput):
+        await worker.flows.retry(ADMIN, run.id)
+    assert await shop.connection.fetchval("select action from shouyin.audit order by id desc limit 1") == "flow.retry"
+
+
+async def test_a_flow_that_hangs_is_ended_and_tried_again(shop: Shop, flows: Install) -> None:
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        await asyncio.Event().wait()
+
+    worker = await flows(on_payment, flow_timeout_s=0.2)
+    await paid(shop)
+    await shop.settle(worker)
+    runs = await worker.flows.runs(ADMIN, status="WAITING", payment_id=None, limit=10, before_id=None)
+    assert ["TimeoutError" in (run.error or "") for run in runs] == [True]
+
+
+async def test_session_state_a_flow_leaves_behind_does_not_reach_the_next(shop: Shop, flows: Install) -> None:
+    seen: list[str] = []
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        seen.append(await connection.fetchval("select current_setting('shouyin.test', true)"))
+        await connection.execute("select set_config('shouyin.test', 'left behind', false)")
+
+    worker = await flows(on_payment)
+    for _ in range(4):
+        await paid(shop)
+        await shop.settle(worker)
+    assert {value or "" for value in seen} == {""}
+
+
+async def test_only_administrators_see_and_repeat_runs(shop: Shop) -> None:
+    with pytest.raises(Forbidden):
+        await shop.runtime.flows.runs(BUYER, status=None, payment_id=None, limit=1, before_id=None)
+    with pytest.raises(Forbidden):
+        await shop.runtime.flows.retry(BUYER, 1)
+    with pytest.raises(NotFound):
+        await shop.runtime.flows.retry(ADMIN, 12345)
+    with pytest.raises(InvalidInput):
+        await shop.runtime.flows.runs(ADMIN, status="NEW", payment_id=None, limit=1, before_id=None)
+
+
+@pytest.mark.parametrize(
+    ("functions", "words"),
+    [
+        ("def on_payment(result, connection): ...", "write async def on_payment"),
+        ("async def on_payment(result): ...", "write async def on_payment(result, connection)"),
+        ("async def on_refunded(result, connection): ...", "belongs to no trigger"),
+        ("x = 1", "has no flow"),
+    ],
+)
+def test_a_wrong_flows_module_stops_the_start_with_one_line(
+    functions: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("wrong_flows")
+    exec(functions, vars(module))
+    monkeypatch.setitem(sys.modules, "wrong_flows", module)
+    with pytest.raises(ConfigError, match="^FLOWS: ") as stopped:
+        load_flows("wrong_flows")
+    assert words in str(stopped.value)
+
+
+def test_a_missing_flows_module_is_named() -> None:
+    with pytest.raises(ConfigError, match="FLOWS: the module 'no_such_module' cannot"):
+        load_flows("no_such_module")
