@@ -1,0 +1,1 @@
+"""The public API: GraphQL over HTTP, WebSocket and SSE, provider notifications, health."""

@@ -1,0 +1,79 @@
+"""The payment feature on the API: whether it is on, and binding the order table."""
+
+from datetime import datetime
+from typing import Self
+
+import strawberry
+
+from app.activation import binding
+from app.activation.binding import Binding
+from app.api.context import ApiInfo
+from app.api.payments import PaymentMethod
+
+
+@strawberry.type
+class PaymentFeature:
+    active: bool
+    order_table: str | None
+    plan: str | None
+    plan_expires_at: datetime | None
+    methods: list[PaymentMethod] = strawberry.field(description="Ways to pay that an enabled merchant account offers.")
+
+    @classmethod
+    def of(cls, feature: binding.Feature) -> Self:
+        """The feature as clients see it."""
+        return cls(
+            active=feature.active,
+            order_table=feature.order_table,
+            plan=feature.plan,
+            plan_expires_at=feature.plan_expires_at,
+            methods=list(feature.methods),
+        )
+
+
+@strawberry.input
+class ActivatePaymentsInput:
+    order_table: str = strawberry.field(
+        description="schema-qualified or plain table name; its primary key is one integer column"
+    )
+    owner_column: str | None = None
+    amount_column: str | None = None
+    amount_in_fen: bool = strawberry.field(
+        default=False, description="True where the amount column counts fen instead of yuan."
+    )
+    status_column: str | None = None
+    paid_status: str | None = None
+    failed_status: str | None = None
+    refunded_status: str | None = None
+
+    def read(self) -> Binding:
+        """The same for the domain."""
+        return Binding(
+            order_table=self.order_table,
+            owner_column=self.owner_column,
+            amount_column=self.amount_column,
+            amount_in_fen=self.amount_in_fen,
+            status_column=self.status_column,
+            paid_status=self.paid_status,
+            failed_status=self.failed_status,
+            refunded_status=self.refunded_status,
+        )
+
+
+@strawberry.type
+class ActivationQuery:
+    @strawberry.field
+    async def payment_feature(self, info: ApiInfo) -> PaymentFeature:
+        info.context.caller()
+        return PaymentFeature.of(await info.context.runtime.activation.feature())
+
+
+@strawberry.type
+class ActivationMutation:
+    @strawberry.mutation(description="Binds the order table, once. Administrators only.")
+    async def activate_payments(self, info: ApiInfo, input: ActivatePaymentsInput) -> PaymentFeature:  # noqa: A002 — public
+        context = info.context
+        feature = await context.runtime.activation.activate(
+            context.administrator(), input.read(), correlation_id=context.correlation_id, address=context.address
+        )
+        return PaymentFeature.of(feature)

@@ -1,0 +1,78 @@
+"""Live rows. Each subscription first sends what exists now, then every later state; a slow reader skips states in
+between and never the last one.
+
+Who may see a row is asked again for every event: a token expires and an order changes hands while a stream runs.
+"""
+
+from collections.abc import AsyncGenerator
+
+import strawberry
+
+from app.api.context import ApiInfo, Context
+from app.api.orders import Order
+from app.api.payments import Payment
+from app.api.scalars import find_id
+from app.errors import NotFound
+from app.payments.actions import may_see
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription(description="One payment. With untilFinal it completes after the first final state.")
+    async def payment(
+        self, info: ApiInfo, id: strawberry.ID, until_final: bool = False  # noqa: A002 — public names
+    ) -> AsyncGenerator[Payment, None]:
+        context, key = info.context, find_id(id)
+        # An idle stream would keep the whole executor alive through it.
+        del info
+        context.caller()
+        if key is None or key < 0:
+            raise _not_found("payment", id)
+        async with context.runtime.realtime.watch(f"payment:{key}") as rows:
+            if not await rows.exists():
+                raise _not_found("payment", id)
+            async for row in rows:
+                if not may_see(context.caller(), row.owner):
+                    raise _not_found("payment", id)
+                yield Payment.of(row)
+                if until_final and row.final:
+                    return
+
+    @strawberry.subscription(description="The payments of one order, each whenever it changes, new ones included.")
+    async def payments(self, info: ApiInfo, order_id: strawberry.ID) -> AsyncGenerator[Payment, None]:
+        context = info.context
+        del info
+        key = await _visible_order(context, order_id)
+        async with context.runtime.realtime.watch(f"order-payments:{key}") as rows:
+            async for row in rows:
+                if not may_see(context.caller(), row.owner):
+                    raise _not_found("order", order_id)
+                yield Payment.of(row)
+
+    @strawberry.subscription(description="A row of the bound order table, whoever changes it.")
+    async def order(self, info: ApiInfo, id: strawberry.ID) -> AsyncGenerator[Order, None]:  # noqa: A002 — public name
+        context, key = info.context, find_id(id)
+        del info
+        context.caller()
+        if key is None or key < 0:
+            raise _not_found("order", id)
+        async with context.runtime.realtime.watch(f"order:{key}") as rows:
+            if not await rows.exists():
+                raise _not_found("order", id)
+            async for row in rows:
+                if not may_see(context.caller(), row.owner):
+                    raise _not_found("order", id)
+                yield Order.of(row)
+
+
+async def _visible_order(context: Context, text: str) -> int:
+    """An order may have no payments yet, so that its rows alone cannot say whether the caller may watch it."""
+    caller, key = context.caller(), find_id(text)
+    if key is None or key < 0 or await context.runtime.payments.find_order(caller, key) is None:
+        raise _not_found("order", text)
+    return key
+
+
+def _not_found(noun: str, text: str) -> NotFound:
+    field = "orderId" if noun == "order" else "id"
+    return NotFound(f"{noun} {text[:40]!r} does not exist or is not yours", field=field)
