@@ -5,6 +5,7 @@ taken from it, so that `shouyin token` and `shouyin account list` work beside `m
 """
 
 import asyncio
+import base64
 import json
 import os
 import sys
@@ -147,7 +148,17 @@ def token(*, sub: str, roles: tuple[str, ...], ttl: int) -> None:
     """Print a development token, signed with JWT_SECRET."""
     from app.auth import issue_token
 
-    click.echo(_guarded(lambda: issue_token(_config(), sub, roles, ttl=timedelta(seconds=ttl))))
+    environ = _environment()
+    if not environ.get("JWT_SECRET"):
+        raise OneLine(f"no stack is running under {_home(environ)}: start one with `make run`, or set JWT_SECRET")
+    # A token needs none of the settings that a server does.
+    unused = {"DATABASE_URL": "postgresql://unused", "REDIS_URL": "redis://unused", "PUBLIC_URL": "http://unused"}
+    keys = {"MASTER_KEYS": "unused:" + base64.b64encode(bytes(32)).decode()}
+    click.echo(
+        _guarded(
+            lambda: issue_token(load_config({**unused, **keys, **environ}), sub, roles, ttl=timedelta(seconds=ttl))
+        )
+    )
 
 
 # --- operators --------------------------------------------------------------------------------------------------------

@@ -53,10 +53,10 @@ def owner_of(path: Path) -> Account | None:
 
 
 def reachable(path: Path, account: Account | None) -> bool:
-    """Whether that account may enter a directory, or run a program; asked of the system by trying, not guessed."""
+    """Whether that account may pass through a directory, or run a program; the system is asked, nothing is guessed."""
     if account is None:
-        return os.access(path, os.R_OK | os.X_OK)
-    command = ["/bin/sh", "-c", 'test -r "$1" && test -x "$1"', "sh", str(path)]
+        return os.access(path, os.X_OK)
+    command = ["/bin/sh", "-c", 'test -x "$1" && { test -d "$1" || test -r "$1"; }', "sh", str(path)]
     return run_as(account, command, timeout_s=10).returncode == 0
 
 

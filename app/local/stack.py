@@ -22,7 +22,7 @@ from app.local import LocalError
 from app.local.children import owner_of, service_account, spawn, stop, tail
 from app.local.postgres import Postgres, create_cluster, free_port, port_is_free, start_postgres
 from app.local.progress import Progress
-from app.local.redis import start_redis
+from app.local.redis import Redis, start_redis
 from app.local.state import Home
 
 # Once it served this long a part is taken for healthy, and its next death costs the shortest pause again.
@@ -79,9 +79,12 @@ class Stack:
     def start_redis(self, password: str) -> str:
         """Starts the embedded Redis on its port of last time; its address."""
         log, port, account = self.home.logs / "redis.log", self._port("redis"), service_account()
-        server = start_redis(password, account, port=port, log=log)
-        restart = lambda: start_redis(password, account, port=port, log=log).process  # noqa: E731
-        self._add(Part("redis", restart, log, signal.SIGTERM, 5, server.process))
+
+        def start() -> Redis:
+            return start_redis(password, account, port=port, log=log)
+
+        server = start()
+        self._add(Part("redis", lambda: start().process, log, signal.SIGTERM, 5, server.process))
         return server.url
 
     def _port(self, name: str) -> int:

@@ -112,9 +112,11 @@ class Home:
         """Where the database is or will be: here, or for root, when the servers' user cannot enter here, in a
         directory that it can reach and that only this home's identity names."""
         here = self.path / "postgres"
-        if account is None or here.exists() or reachable(self.path, account):
+        if account is None or here.exists():
             return here
         place = lasting_directory(account) / identity
+        if not place.exists() and reachable(self.path, account):
+            return here
         if not place.exists():
             with _explained(place):
                 _remove_predecessors(place.parent, self.path)
