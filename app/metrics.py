@@ -62,10 +62,17 @@ class Metrics:
             "shouyin_differences_total", "Reports that did not fit our row", ["field"], registry=registry
         )
 
+        # labels() takes longer than counting; routes and statuses are few
+        self._request_children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
     def observe_request(self, route: str, status: int, started: float) -> None:
         """Counts one answered request; `started` is `time.perf_counter()` when it arrived."""
-        self.requests.labels(route, f"{status // 100}xx").inc()
-        self.request_seconds.labels(route).observe(time.perf_counter() - started)
+        kept = self._request_children.get((route, status))
+        if kept is None:
+            kept = self.requests.labels(route, f"{status // 100}xx"), self.request_seconds.labels(route)
+            self._request_children[route, status] = kept
+        kept[0].inc()
+        kept[1].observe(time.perf_counter() - started)
 
     def render(self) -> bytes:
         """The text Prometheus reads."""
