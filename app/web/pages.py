@@ -64,10 +64,9 @@ def web_routes(config: Config, demo: DemoBackend | None) -> list[BaseRoute]:
 def render_graphiql(config: Config, token: str | None = None) -> str:
     """GraphiQL as a page, its header editor holding `token`; with the demo on, it gets its own tokens and an order.
 
-    The content policy stands in the page itself, because the API sends it with headers of its own."""
+    Send it with `page_headers(config)`: the policy is meant for it."""
     page = {"token": token, "demo": config.demo, "assets": ASSETS}
-    policy = f'<meta http-equiv="Content-Security-Policy" content="{escape(_policy(config))}">'
-    return _render("graphiql", title="GraphiQL · Shouyin 收银", page=page, head=policy)
+    return _render("graphiql", title="GraphiQL · Shouyin 收银", page=page)
 
 
 def render_shop(opening: Mapping[str, Any]) -> str:
@@ -82,19 +81,9 @@ def render_front(config: Config) -> str:
 
 
 def page_headers(config: Config) -> dict[str, str]:
-    """The security headers of a page, which also keep it out of caches: it may hold a token."""
-    return {
-        "Cache-Control": "no-store",
-        "Content-Security-Policy": f"{_policy(config)}; frame-ancestors 'none'",
-        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
-    }
+    """The headers of a page: what it may load, and that nobody keeps it, because it may hold a token.
 
-
-def _policy(config: Config) -> str:
-    """What a page may load. Inline styles are allowed because GraphiQL's editor writes them; inline scripts are not."""
+    Inline styles are allowed because GraphiQL's editor writes them; inline scripts are not."""
     host = urlsplit(config.public_url).netloc
     allowed = {
         "default-src": "'none'",
@@ -107,11 +96,19 @@ def _policy(config: Config) -> str:
         "connect-src": f"'self' ws://{host} wss://{host}",
         "base-uri": "'none'",
         "form-action": "'none'",
+        "frame-ancestors": "'none'",
     }
-    return "; ".join(f"{name} {value}" for name, value in allowed.items())
+    return {
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in allowed.items()),
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+    }
 
 
-def _render(entry: str, *, title: str, page: Mapping[str, Any], head: str = "") -> str:
+def _render(entry: str, *, title: str, page: Mapping[str, Any]) -> str:
     """A page around one bundle; `page` is what its script reads. Without bundles, one line that says what to run."""
     bundles = _read_manifest()
     if bundles is None or entry not in bundles:
@@ -119,7 +116,6 @@ def _render(entry: str, *, title: str, page: Mapping[str, Any], head: str = "") 
     files = bundles[entry]
     head = "\n".join(
         [
-            head,
             f'<link rel="icon" type="image/svg+xml" href="{ASSETS}/{bundles["icon"]["file"]}">',
             f'<link rel="stylesheet" href="{ASSETS}/{files["css"]}">',
             f'<script type="module" src="{ASSETS}/{files["file"]}"></script>',

@@ -1,6 +1,6 @@
 """A real Chromium over the DevTools protocol: pages, presses, what they asked for and what they complained of.
 
-Speaks the protocol itself, in a few commands: a driver from a registry would bring its own browser, or a second runtime.
+Speaks the protocol itself, a few commands of it: a driver would bring its own browser, or a second runtime.
 """
 
 import asyncio
@@ -91,6 +91,7 @@ class Browser:
         self._last_id = 0
         self._reader: asyncio.Task[None] | None = None
         self._arrivals: asyncio.Queue[Page] = asyncio.Queue()
+        self._context: str | None = None
         self.pages: dict[str, Page] = {}
 
     async def __aenter__(self) -> Self:
@@ -114,16 +115,27 @@ class Browser:
         answer = self._answers[self._last_id] = asyncio.get_running_loop().create_future()
         await self._socket.send(json.dumps(message))
         async with asyncio.timeout(_PATIENCE_S + 10):
-            return await answer
+            result: dict[str, Any] = await answer
+        return result
 
-    async def open(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> "Page":
-        """A new page of the given size, loaded."""
-        await self.call("Target.createTarget", url="about:blank")
+    async def open(self, url: str, *, size: tuple[int, int] = (1280, 900), dark: bool = False) -> "Page":
+        """A new page of the given size, loaded; a narrow one is a phone."""
+        if self._context is None:
+            await self.start_afresh()
+        await self.call("Target.createTarget", url="about:blank", browserContextId=self._context)
         page = await self._next_arrival()
-        await page.resize(width, height)
+        await page.resize(*size, touch=size[0] < 600)
         await page.prefer_dark(dark)
         await page.goto(url)
         return page
+
+    async def start_afresh(self) -> None:
+        """Closes all pages and forgets what they stored: the next page is a new visitor's."""
+        if self._context is not None:
+            await self.call("Target.disposeBrowserContext", browserContextId=self._context)
+        self._context = (await self.call("Target.createBrowserContext"))["browserContextId"]
+        self._arrivals = asyncio.Queue()
+        self.pages.clear()
 
     async def opened_page(self) -> "Page":
         """The page that a page opens next, or has just opened."""
@@ -156,20 +168,19 @@ class Browser:
         if params["targetInfo"]["type"] != "page":
             await self.call("Runtime.runIfWaitingForDebugger", session)
             return
-        page = self.pages[session] = Page(self, session, params["targetInfo"]["targetId"])
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            await self.call(f"{domain}.enable", session)
-        await self.call("Runtime.runIfWaitingForDebugger", session)
+        page = self.pages[session] = Page(self, session)
+        # Sent in one go: a page whose process is not there yet answers nothing before it may run.
+        setup = [f"{domain}.enable" for domain in ("Page", "Runtime", "Network", "Log")]
+        await asyncio.gather(*(self.call(each, session) for each in [*setup, "Runtime.runIfWaitingForDebugger"]))
         self._arrivals.put_nowait(page)
 
 
 class Page:
     """One page. `complaints` are console errors, uncaught exceptions and refusals of the content policy."""
 
-    def __init__(self, browser: Browser, session: str, target: str) -> None:
+    def __init__(self, browser: Browser, session: str) -> None:
         self._browser = browser
         self._session = session
-        self._target = target
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.loads = 0
@@ -283,7 +294,3 @@ class Page:
         shot = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(shot["data"]))
-
-    async def close(self) -> None:
-        """Closes the page."""
-        await self._browser.call("Target.closeTarget", targetId=self._target)

@@ -1,4 +1,5 @@
 /** How GraphiQL reaches the API: queries and mutations by HTTP, subscriptions by graphql-transport-ws. */
+import { Kind, type OperationDefinitionNode, OperationTypeNode, parse } from "graphql";
 import { type Client, createClient } from "graphql-ws";
 
 interface Operation {
@@ -40,19 +41,29 @@ function socketFor(headers: Headers): Client {
   return client;
 }
 
-/** The operation that will run is a subscription. A document with several is told apart by name. */
-function isSubscription({ query, operationName }: Operation): boolean {
-  const bare = query.replace(/#.*$/gm, "");
-  return operationName
-    ? new RegExp(`\\bsubscription\\s+${operationName}\\b`).test(bare)
-    : /^\s*subscription\b/.test(bare);
+/** The operations of a document; none when it cannot be parsed, which is the server's to explain. */
+function operationsIn(query: string): OperationDefinitionNode[] {
+  try {
+    return parse(query).definitions.filter((each) => each.kind === Kind.OPERATION_DEFINITION);
+  } catch {
+    return [];
+  }
+}
+
+/** GraphiQL names the operation of the tab before when one presses right after changing tabs: one alone needs none. */
+function settled(operation: Operation, operations: OperationDefinitionNode[]): Operation {
+  const [only] = operations;
+  return only && operations.length === 1 ? { ...operation, operationName: only.name?.value ?? null } : operation;
 }
 
 /** GraphiQL's fetcher. `seen` gets every result of a query or mutation. */
 export function fetcher(seen: (result: unknown) => void) {
-  return (operation: Operation, options?: { headers?: Headers }) => {
+  return (asked: Operation, options?: { headers?: Headers }) => {
     const headers = options?.headers ?? {};
-    if (isSubscription(operation)) {
+    const operations = operationsIn(asked.query);
+    const operation = settled(asked, operations);
+    const chosen = operations.find((each) => !operation.operationName || each.name?.value === operation.operationName);
+    if (chosen?.operation === OperationTypeNode.SUBSCRIPTION) {
       return socketFor(headers).iterate(operation as Parameters<Client["iterate"]>[0]);
     }
     return post(operation, headers).then((result) => {

@@ -139,6 +139,10 @@ function Shop() {
     document.title = payment?.status === "SUCCESSFUL" ? "支付成功 · 收银" : "收银 · 演示小店";
   }, [payment?.status]);
 
+  // Another stage is another screen: on a phone the press was far down the last one.
+  const screen = stage === "watching";
+  useEffect(() => scrollTo({ top: 0, behavior: "instant" }), [screen]);
+
   function go(orderId: string | null, paymentId: string | null) {
     const query = orderId ? `?order=${orderId}${paymentId ? `&payment=${paymentId}` : ""}` : "";
     history.replaceState(null, "", `/${query}`);

@@ -1,0 +1,146 @@
+"""The whole product for a browser: sandbox, API, worker, a bound orders table and one Alipay account."""
+
+import asyncio
+import base64
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from app.config import load_config
+from app.local.postgres import free_port
+from app.local.redis import Redis
+from app.main import create_app
+from app.runtime import open_runtime
+from app.sandbox.accounts import load_or_create_accounts
+from app.sandbox.main import run_in_process
+from app.web.pages import BUILT
+from tests.fixtures.shop import ADMIN, BINDING, make_orders
+from tests.fixtures.web import serving
+from tests.web.browser import Browser, chromium
+
+
+@dataclass
+class Stack:
+    """A running product. `url` and `sandbox` are base addresses; `database` is the merchant's own connection."""
+
+    url: str
+    sandbox: str
+    database: "asyncpg.Connection[asyncpg.Record]"
+    environ: Mapping[str, str]
+    api: AbstractAsyncContextManager[str]
+
+    async def payment(self, order_id: int) -> asyncpg.Record:
+        """The newest payment of an order, as stored."""
+        row = await self.database.fetchrow(
+            "select * from shouyin.payment where order_id = $1 order by id desc limit 1", order_id
+        )
+        assert row is not None
+        return row
+
+    async def order(self, order_id: int) -> asyncpg.Record:
+        """An order, as the merchant's own application sees it."""
+        row = await self.database.fetchrow("select * from public.orders where id = $1", order_id)
+        assert row is not None
+        return row
+
+    async def pay_at_the_sandbox(self, order_id: int) -> None:
+        """Pays the order's newest payment as its payer would, without a browser."""
+        number = (await self.payment(order_id))["out_trade_no"]
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+            answer = await client.post(f"{self.sandbox}/_control/trades/{number}/pay")
+        assert answer.status_code == 200, answer.text
+
+    async def restart_api(self) -> None:
+        """Stops the API, which closes every socket, and starts it on the same port."""
+        await self.api.__aexit__(None, None, None)
+        self.api = _serve_api(self.environ)
+        await self.api.__aenter__()
+
+
+def _serve_api(environ: Mapping[str, str]) -> AbstractAsyncContextManager[str]:
+    return serving(create_app(load_config(environ)), port=int(environ["PORT"]), ws_per_message_deflate=False)
+
+
+@asynccontextmanager
+async def _working(environ: Mapping[str, str]) -> AsyncIterator[None]:
+    """A worker process."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app.cli", "worker"),
+        env={**os.environ, **environ},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+@pytest.fixture(scope="module")
+async def stack(
+    module_database_url: str, redis_server: Redis, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
+    """The product, with the demo and GraphiQL on."""
+    if not (BUILT / "manifest.json").exists():
+        pytest.skip("the web pages are not built: run `make web`")
+    home, port = tmp_path_factory.mktemp("home"), free_port()
+    async with run_in_process(home / "sandbox") as sandbox_url:
+        environ = {
+            "DATABASE_URL": module_database_url,
+            "REDIS_URL": redis_server.url,
+            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "PORT": str(port),
+            "SHOUYIN_HOME": str(home),
+            "SANDBOX_URL": sandbox_url,
+            "MASTER_KEYS": "test:" + base64.b64encode(bytes(range(32))).decode(),
+            "JWT_SECRET": "a secret of a test, thirty-two bytes or more",
+            "DEMO": "1",
+            "GRAPHIQL": "1",
+            "INTROSPECTION": "1",
+            "SHUTDOWN_GRACE_S": "0",
+        }
+        database = await make_orders(module_database_url)
+        await _open_shop(environ, home_accounts=load_or_create_accounts(home / "sandbox", sandbox_url))
+        api = _serve_api(environ)
+        async with _working(environ):
+            made = Stack(await api.__aenter__(), sandbox_url, database, environ, api)
+            try:
+                yield made
+            finally:
+                await made.api.__aexit__(None, None, None)
+                await database.close()
+
+
+async def _open_shop(environ: Mapping[str, str], *, home_accounts: list[Any]) -> None:
+    """Binds the orders table and adds the sandbox's account."""
+    runtime = await open_runtime(load_config(environ), realtime=False)
+    try:
+        await runtime.activation.activate(ADMIN, BINDING)
+        account = next(each for each in home_accounts if each["provider"] == "ALIPAY" and each["mode"] == "public_key")
+        fields = {name: text for name, text in account.items() if name not in ("provider", "mode")}
+        await runtime.accounts.create(ADMIN, provider="ALIPAY", mode="public_key", name="sandbox", fields=fields)
+    finally:
+        await runtime.close()
+
+
+@pytest.fixture(scope="module")
+async def module_browser() -> AsyncIterator[Browser]:
+    """One Chromium for a module's tests."""
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+async def browser(module_browser: Browser) -> Browser:
+    """The browser of a new visitor: no page, no cookie, nothing stored."""
+    await module_browser.start_afresh()
+    return module_browser

@@ -1,0 +1,184 @@
+"""The demo shop in a real browser, against the whole product: from the press to the final state, with no reload."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.web.browser import Browser, Page
+from tests.web.conftest import Stack
+
+PHONE, DESKTOP = (360, 780), (1280, 900)
+STATUS = "document.querySelector('.checkout')?.dataset.status"
+ORDER_STATUS = "document.querySelector('#order-status')?.innerText"
+WATCHING = f"{STATUS} === 'PENDING' && {ORDER_STATUS} === '待付款' && document.querySelector('.pill.open')"
+PAID = f"{STATUS} === 'SUCCESSFUL' && {ORDER_STATUS} === '已付款'"
+PAY_AT_THE_CASHIER = "form[action$='/pay'] button"
+
+
+async def order_on(page: Page) -> int:
+    """The order that the page is about."""
+    return int(await page.run("new URLSearchParams(location.search).get('order')"))
+
+
+async def press_pay(page: Page, method: str) -> None:
+    """Chooses a way to pay and presses the button."""
+    await page.press(f".way input[value={method}]")
+    await page.press("#pay")
+
+
+def assert_untroubled(*pages: Page) -> None:
+    """No page complained, none asked another machine for anything."""
+    for page in pages:
+        assert page.complaints == []
+        assert page.foreign_requests == []
+
+
+async def test_payment_by_code_ends_successful_on_the_page_in_the_database_and_in_the_order(
+    stack: Stack, browser: Browser
+) -> None:
+    page = await browser.open(stack.url)
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait(WATCHING)
+    await page.wait("document.querySelector('.code img').naturalWidth > 0")
+    await page.press("#cashier")
+    cashier = await browser.opened_page()
+    await cashier.press(PAY_AT_THE_CASHIER)
+    await page.wait(PAID)
+
+    assert await page.text("h1") == "支付成功"
+    assert await page.text(".sum") == "¥68.00"
+    assert page.loads == 1
+    order_id = await order_on(page)
+    payment, order = await stack.payment(order_id), await stack.order(order_id)
+    assert (payment["status"], payment["method"]) == ("SUCCESSFUL", "ALIPAY_QR")
+    assert (payment["amount_fen"], payment["paid_amount_fen"]) == (6800, 6800)
+    assert (order["status"], order["title"]) == ("paid", "青瓷茶杯")
+    assert_untroubled(page, cashier)
+
+
+async def test_desktop_page_opens_the_cashier_in_a_tab_and_both_tabs_end_successful(
+    stack: Stack, browser: Browser
+) -> None:
+    page = await browser.open(stack.url)
+    await press_pay(page, "ALIPAY_PAGE")
+    cashier = await browser.opened_page()
+    await page.wait(WATCHING)
+    await cashier.press(PAY_AT_THE_CASHIER)
+    await page.wait(PAID)
+    # The cashier sends its tab back to the shop, where nothing but the order's number is believed.
+    await cashier.wait(PAID)
+
+    assert page.loads == 1
+    assert (await stack.payment(await order_on(page)))["status"] == "SUCCESSFUL"
+    assert_untroubled(page, cashier)
+
+
+async def test_phone_comes_back_from_the_cashier_to_its_payment(stack: Stack, browser: Browser) -> None:
+    page = await browser.open(stack.url, size=PHONE)
+    await press_pay(page, "ALIPAY_WAP")
+    await page.press(PAY_AT_THE_CASHIER)
+    await page.wait(PAID)
+
+    order_id = await order_on(page)
+    assert await page.run("location.origin") == stack.url
+    assert (await stack.payment(order_id))["method"] == "ALIPAY_WAP"
+    assert (await stack.order(order_id))["status"] == "paid"
+    assert_untroubled(page)
+
+
+async def test_cancelled_payment_shows_closed_and_the_order_can_be_paid_again(stack: Stack, browser: Browser) -> None:
+    page = await browser.open(stack.url)
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait(WATCHING)
+    order_id = await order_on(page)
+    await page.press(".pair button", "取消支付")
+    await page.wait(f"{STATUS} === 'CLOSED'")
+    assert (await stack.payment(order_id))["status"] == "CLOSED"
+
+    await page.press(".checkout button", "重新支付")
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait(WATCHING)
+    await stack.pay_at_the_sandbox(order_id)
+    await page.wait(PAID)
+
+    assert page.loads == 1
+    statuses = await stack.database.fetch(
+        "select status from shouyin.payment where order_id = $1 order by id", order_id
+    )
+    assert [row["status"] for row in statuses] == ["CLOSED", "SUCCESSFUL"]
+    assert_untroubled(page)
+
+
+async def test_reloaded_page_finds_its_payment_again(stack: Stack, browser: Browser) -> None:
+    page = await browser.open(stack.url)
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait(WATCHING)
+    order_id = await order_on(page)
+    await page.goto(f"{stack.url}/?order={order_id}")  # as when coming back: the order's number only
+    await page.wait(WATCHING)
+    await stack.pay_at_the_sandbox(order_id)
+    await page.wait(PAID)
+    assert_untroubled(page)
+
+
+async def test_page_reconnects_after_the_server_restarted_and_misses_nothing(stack: Stack, browser: Browser) -> None:
+    page = await browser.open(stack.url)
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait(WATCHING)
+    await stack.restart_api()
+    await page.wait("document.querySelector('.log ol').innerText.includes('断开')")
+    await page.wait("document.querySelector('.pill.open')")
+    await stack.pay_at_the_sandbox(await order_on(page))
+    await page.wait(PAID)
+    assert page.loads == 1
+    assert page.foreign_requests == []
+
+
+async def test_order_of_another_visitor_shows_nothing_of_it(stack: Stack, browser: Browser) -> None:
+    page = await browser.open(stack.url)
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait(WATCHING)
+    order_id = await order_on(page)
+
+    await browser.start_afresh()
+    stranger = await browser.open(f"{stack.url}/?order={order_id}")
+    await stranger.wait("document.querySelector('.trouble').innerText || document.querySelector('#pay')")
+    assert "青瓷茶杯" not in await stranger.text(".checkout dl")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+async def test_pages_fit_and_do_not_jump(
+    stack: Stack, browser: Browser, tmp_path: Path, size: tuple[int, int], *, dark: bool
+) -> None:
+    """SCREENSHOTS=<folder> keeps what the pages look like."""
+    kept = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    name = f"{'phone' if size == PHONE else 'desktop'}-{'dark' if dark else 'light'}"
+    page = await browser.open(stack.url, size=size, dark=dark)
+    await page.wait("document.querySelector('#pay')")
+    await page.screenshot(kept / f"shop-{name}.png")
+    assert await page.run(_SHIFTED) == 0
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait(f"{WATCHING} && document.querySelector('.code img').naturalWidth > 0")
+    await page.screenshot(kept / f"paying-{name}.png")
+    assert await page.run(_OVERFLOW) <= 0
+    await stack.pay_at_the_sandbox(await order_on(page))
+    await page.wait(PAID)
+    await page.wait("document.getAnimations().every(animation => animation.playState === 'finished')")
+    await page.screenshot(kept / f"paid-{name}.png")
+    assert await page.run(_OVERFLOW) <= 0
+    assert_untroubled(page)
+
+
+# By how much the page is wider than the window; a negative number is the space kept for a scroll bar.
+_OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+# The sum of layout shifts that no press explains.
+_SHIFTED = """new Promise(resolve => {
+  let sum = 0;
+  new PerformanceObserver(list => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) sum += entry.value;
+  }).observe({type: 'layout-shift', buffered: true});
+  requestAnimationFrame(() => setTimeout(() => resolve(sum)));
+})"""
