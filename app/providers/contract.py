@@ -105,7 +105,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class NotReached:
-    """Nothing was sent: repeat when convenient. `detail` is for the log."""
+    """Nothing was sent, or it was turned away unread (rate limit): repeat when convenient. `detail` is for the log."""
 
     detail: str
 

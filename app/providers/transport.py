@@ -9,6 +9,7 @@ and no body, query or header is ever logged or put into a `detail`, because they
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 
 import httpx
@@ -46,6 +47,9 @@ def open_client(*, connections: int = 100) -> httpx.AsyncClient:
 
     Whoever opens it closes it. There is no switch for the TLS verification.
     """
+    # At INFO httpx logs each request's URL, and Alipay's carry the signature and the merchant's token in the query.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return httpx.AsyncClient(
         verify=True,
         follow_redirects=False,

@@ -52,9 +52,8 @@ _CERTIFICATE_OWNER = re.compile(r"(2088[0-9]{12})-([0-9]{6,32})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class GatewayRule:
-    """Which gateways may be reached without TLS: this machine's, where allowed, and the deployment's own sandbox."""
+    """Which gateways may be reached without TLS: this machine's own, and the deployment's sandbox."""
 
-    loopback_allowed: bool = False
     sandbox_url: str | None = None
 
 
@@ -89,7 +88,7 @@ def seal_account(
     given = {name: text.strip() for name, text in fields.items() if text.strip()}
     _check_names(mode, given)
     settings = _settings(mode, given, gateways)
-    parsed = _parse_keys(given)
+    parsed = _parse_keys(given, sealed=False)
     _check_pairs(given, parsed)
     if parsed.app_certs:
         _check_certificates(given, parsed, now)
@@ -112,7 +111,7 @@ def open_stored_account(
     given = {name: str(value) for name, value in (*settings.items(), *credentials.items()) if value}
     _check_names(mode, given)
     checked = _settings(mode, given, gateways)
-    parsed = _parse_keys(given)
+    parsed = _parse_keys(given, sealed=True)
     # Answers are verified with this key: were it ours, anybody's echo of our own signature would pass.
     if keys.same_key(parsed.alipay_key, parsed.private_key.public_key()):
         raise AccountInvalid("alipay_public_key", "the Alipay public key is the application's own")
@@ -196,12 +195,14 @@ def _checked_gateway(url: str, gateways: GatewayRule) -> str:
     if parts.scheme == "https":
         return url
     if parts.scheme == "http":
-        if gateways.loopback_allowed and _is_loopback(parts.hostname):
+        if _is_loopback(parts.hostname):
             return url
         own = urlsplit(gateways.sandbox_url or "")
         if own.scheme == "http" and (own.hostname, own.port) == (parts.hostname, port):
             return url
-    raise AccountInvalid("gateway", "gateway must begin with https://; only a development sandbox may do without")
+    raise AccountInvalid(
+        "gateway", "gateway must begin with https://; only this machine and the configured sandbox may do without"
+    )
 
 
 def _is_loopback(host: str) -> bool:
@@ -213,8 +214,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _parse_keys(given: Mapping[str, str]) -> _Keys:
-    private_key = keys.load_private_key(given["app_private_key"], field="app_private_key")
+def _parse_keys(given: Mapping[str, str], *, sealed: bool) -> _Keys:
+    private_key = keys.load_private_key(given["app_private_key"], field="app_private_key", tested_before=sealed)
     if "app_cert" not in given:
         alipay_key = keys.load_public_key(given["alipay_public_key"], field="alipay_public_key")
         return _Keys(private_key, alipay_key, [], [], [])

@@ -10,6 +10,7 @@ alipay-sdk-python 3.7.1411 and the error enums of alipay-sdk-php-all v3.
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -286,12 +287,17 @@ def _check_subject(subject: str) -> None:
             message_zh=f"商品名称包含 {' '.join(found)}：支付宝不允许 / = & 字符，请删除",
             field="subject",
         )
-    if not subject.isprintable():
+    if not subject.isprintable() and any(_is_invisible(character) for character in subject):
         raise InvalidInput(
             "subject contains a control or other invisible character: leave it out",
             message_zh="商品名称包含不可见字符，请删除",
             field="subject",
         )
+
+
+def _is_invisible(character: str) -> bool:
+    """Controls, line ends, lone surrogates and format characters; not wide blanks, nor the joiner inside an emoji."""
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character != "\u200d"
 
 
 def _check_expiry(request: PaymentRequest, *, maximum: timedelta) -> None:
