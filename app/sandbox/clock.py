@@ -54,9 +54,9 @@ def format_beijing(instant: datetime) -> str:
 
 
 def parse_beijing(text: str) -> datetime | None:
-    """The aware instant, or None when `text` is not exactly `yyyy-MM-dd HH:mm:ss`."""
+    """The instant in UTC, or None when `text` is not exactly `yyyy-MM-dd HH:mm:ss`."""
     try:
-        instant = datetime.strptime(text, PROVIDER_FORMAT).replace(tzinfo=BEIJING)
+        instant = datetime.strptime(text, PROVIDER_FORMAT).replace(tzinfo=BEIJING).astimezone(UTC)
     except ValueError:
         return None
     # strptime also takes single digits and signs; the providers do not.

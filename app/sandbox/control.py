@@ -207,7 +207,7 @@ class Control:
         return {
             "now": now.isoformat(),
             "beijing": format_beijing(now),
-            "offset_s": clock.offset.total_seconds(),
+            "offset_s": round(clock.offset.total_seconds(), 3),
             "strict_timestamps": clock.strict_timestamps,
         }
 

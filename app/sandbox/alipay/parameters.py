@@ -31,7 +31,7 @@ class Parameters:
         """The `out_trade_no` a call seems to be about, before anything is verified; for counting and faults only."""
         try:
             content = json.loads(self.get("biz_content"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return ""
         number = content.get("out_trade_no") if isinstance(content, dict) else None
         return number if isinstance(number, str) else ""

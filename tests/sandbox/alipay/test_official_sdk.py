@@ -1,0 +1,164 @@
+"""Alipay's own Python SDK, pointed at the sandbox: it signs, the sandbox verifies, and the other way round.
+
+The SDK is imported by name because it has no types and warns while it is imported. Two things of its own have to be
+put right from outside: it takes the host's local time for Beijing's, and it loses the port of its gateway URL.
+"""
+
+import asyncio
+import http.client
+import importlib
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.sandbox.alipay.client import AlipayClient, new_number
+from tests.sandbox.handle import SandboxHandle
+from tests.sandbox.merchant_server import MerchantServer
+
+
+def _import_sdk() -> SimpleNamespace:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        api = "alipay.aop.api"
+        requests = ("PagePay", "WapPay", "Precreate", "Query", "Close")
+        return SimpleNamespace(
+            web_utils=importlib.import_module(f"{api}.util.WebUtils"),
+            config=importlib.import_module(f"{api}.AlipayClientConfig").AlipayClientConfig,
+            client=importlib.import_module(f"{api}.DefaultAlipayClient").DefaultAlipayClient,
+            **{
+                name: (
+                    getattr(
+                        importlib.import_module(f"{api}.request.AlipayTrade{name}Request"), f"AlipayTrade{name}Request"
+                    ),
+                    getattr(importlib.import_module(f"{api}.domain.AlipayTrade{name}Model"), f"AlipayTrade{name}Model"),
+                )
+                for name in requests
+            },
+        )
+
+
+SDK = _import_sdk()
+
+
+def _connection_with_port(url: str, query_string: str, timeout: float) -> tuple[str, http.client.HTTPConnection]:
+    parts = urlsplit(url)
+    return f"{url}?{query_string}", http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+
+
+@pytest.fixture(autouse=True)
+def beijing_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(SDK.web_utils, "get_http_connection", _connection_with_port)
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+class OfficialClient:
+    """The SDK with one account; its calls block, so they run in a thread."""
+
+    def __init__(self, account: dict[str, str]) -> None:
+        config = SDK.config()
+        config.server_url = account["gateway"]
+        config.app_id = account["app_id"]
+        config.app_private_key = account["app_private_key"]
+        config.alipay_public_key = account["alipay_public_key"]
+        self._client = SDK.client(config)
+
+    def request(self, name: str, notify_url: str | None = None, token: str | None = None, **fields: object) -> Any:
+        request_class, model_class = getattr(SDK, name)
+        model = model_class()
+        for field, value in fields.items():
+            setattr(model, field, value)
+        request = request_class(biz_model=model)
+        request.notify_url = notify_url
+        if token:
+            request.udf_params = {"app_auth_token": token}
+        return request
+
+    async def execute(self, request: Any) -> dict[str, Any]:
+        """The fields of an answer whose signature the SDK verified."""
+        answer: dict[str, Any] = json.loads(await asyncio.to_thread(self._client.execute, request))
+        return answer
+
+    def page(self, request: Any, http_method: str) -> str:
+        page: str = self._client.page_execute(request, http_method=http_method)
+        return page
+
+
+@pytest.fixture
+def official(sandbox: SandboxHandle, accounts: dict[str, dict[str, str]]) -> OfficialClient:
+    return OfficialClient(accounts["public_key"])
+
+
+@pytest.mark.parametrize(("name", "product_code"), [("PagePay", "FAST_INSTANT_TRADE_PAY"), ("WapPay", "QUICK_WAP_WAY")])
+async def test_page_payment_from_link_to_paid(
+    sandbox: SandboxHandle,
+    alipay: AlipayClient,
+    official: OfficialClient,
+    merchant: MerchantServer,
+    name: str,
+    product_code: str,
+) -> None:
+    number = new_number()
+    order = {"out_trade_no": number, "total_amount": "88.88", "subject": "测试 订单", "product_code": product_code}
+    link = official.page(official.request(name, merchant.notify_url, **order), "GET")
+    page = await sandbox.http.get(link, follow_redirects=True)
+    assert (page.status_code, "¥88.88" in page.text) == (200, True)
+    query = official.request("Query", out_trade_no=number)
+    assert (await official.execute(query))["trade_status"] == "WAIT_BUYER_PAY"
+
+    await sandbox.pay(number)
+    answer = await official.execute(official.request("Query", out_trade_no=number))
+    assert (answer["code"], answer["trade_status"], answer["total_amount"]) == ("10000", "TRADE_SUCCESS", "88.88")
+    assert alipay.read_notification(merchant.received[0].body)["total_amount"] == "88.88"
+
+
+async def test_page_form_leads_to_the_payer_page(sandbox: SandboxHandle, official: OfficialClient) -> None:
+    number = new_number()
+    order = {
+        "out_trade_no": number,
+        "total_amount": "1.00",
+        "subject": "表单",
+        "product_code": "FAST_INSTANT_TRADE_PAY",
+    }
+    form = official.page(official.request("PagePay", **order), "POST")
+    action = form.split('action="')[1].split('"')[0]
+    content = form.split('name="biz_content" value="')[1].split('">')[0].replace("&quot;", '"')
+    response = await sandbox.http.post(action, data={"biz_content": content}, follow_redirects=True)
+    assert (response.status_code, "¥1.00" in response.text) == (200, True)
+
+
+async def test_qr_payment_and_close(sandbox: SandboxHandle, official: OfficialClient) -> None:
+    number = new_number()
+    order = {"out_trade_no": number, "total_amount": "5.20", "subject": "扫码", "product_code": "QR_CODE_OFFLINE"}
+    created = await official.execute(official.request("Precreate", **order))
+    assert (created["code"], created["out_trade_no"]) == ("10000", number)
+    unknown = await official.execute(official.request("Close", out_trade_no=number))
+    assert (unknown["code"], unknown["sub_code"]) == ("40004", "ACQ.TRADE_NOT_EXIST")
+
+    await sandbox.http.get(created["qr_code"], follow_redirects=True)
+    closed = await official.execute(official.request("Close", out_trade_no=number))
+    assert (closed["code"], closed["out_trade_no"]) == ("10000", number)
+    assert (await sandbox.trade(number))["trade_status"] == "TRADE_CLOSED"
+
+
+async def test_isv_call_with_its_merchants_token(sandbox: SandboxHandle, accounts: dict[str, dict[str, str]]) -> None:
+    account = accounts["isv"]
+    official = OfficialClient(account)
+    query = official.request("Query", token=account["app_auth_token"], out_trade_no="none")
+    assert (await official.execute(query))["sub_code"] == "ACQ.TRADE_NOT_EXIST"
+
+
+async def test_a_forged_answer_is_noticed_by_the_sdk(sandbox: SandboxHandle, official: OfficialClient) -> None:
+    await sandbox.control("POST", "/faults", {"method": "alipay.trade.query", "kind": "bad_signature"}, status=201)
+    with pytest.raises(Exception, match="response sign verify failed"):
+        await official.execute(official.request("Query", out_trade_no="none"))
