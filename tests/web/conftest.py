@@ -50,11 +50,11 @@ class Stack:
         assert row is not None
         return row
 
-    async def pay_at_the_sandbox(self, order_id: int) -> None:
-        """Pays the order's newest payment as its payer would, without a browser."""
+    async def pay_at_the_sandbox(self, order_id: int, *, late: bool = False) -> None:
+        """Pays the order's newest payment as its payer would, without a browser; `late`, though it is closed."""
         number = (await self.payment(order_id))["out_trade_no"]
         async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
-            answer = await client.post(f"{self.sandbox}/_control/trades/{number}/pay")
+            answer = await client.post(f"{self.sandbox}/_control/trades/{number}/pay", json={"late": late})
         assert answer.status_code == 200, answer.text
 
     async def restart_api(self) -> None:

@@ -110,6 +110,19 @@ async def test_cancelled_payment_shows_closed_and_the_order_can_be_paid_again(st
     assert_untroubled(page)
 
 
+async def test_late_success_after_a_cancellation_still_shows(stack: Stack, browser: Browser) -> None:
+    page = await browser.open(stack.url)
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait(WATCHING)
+    await page.press(".pair button", "取消支付")
+    await page.wait(f"{STATUS} === 'CLOSED'")
+    order_id = await order_on(page)
+    await stack.pay_at_the_sandbox(order_id, late=True)
+    await page.wait(PAID)
+    assert page.loads == 1
+    assert (await stack.payment(order_id))["late"] is True
+
+
 async def test_reloaded_page_finds_its_payment_again(stack: Stack, browser: Browser) -> None:
     page = await browser.open(stack.url)
     await press_pay(page, "ALIPAY_QR")

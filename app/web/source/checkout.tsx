@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Amount } from "./choice";
 import { CLOSE, METHODS, NEW_TAB, ORDER_STATUS, type Order, type Payment, SYNC, yuan } from "./payment";
+import { visitor } from "./session";
 
 export type Stage = "choosing" | "opening" | "watching";
 
@@ -116,7 +117,7 @@ function Way({ payment }: { payment: Payment }) {
               在这台设备上打开
             </a>
           )}
-          {action.deepLink && matchMedia("(pointer: coarse)").matches && <a href={action.deepLink}>打开支付宝</a>}
+          {action.deepLink && !visitor().sandboxUrl && matchMedia("(pointer: coarse)").matches && <a href={action.deepLink}>打开支付宝</a>}
         </p>
       </div>
     );

@@ -129,6 +129,7 @@ function Shop() {
       value: (data) => {
         setOrder(data.order);
         log("订单", `推送 #${id} status=${data.order.data.status}`, data.order.data.status === "paid" ? "good" : undefined);
+        void recheck(id);
       },
       refused: (error) => setTrouble(error.message),
       done: () => false,
@@ -138,6 +139,15 @@ function Shop() {
   useEffect(() => {
     document.title = payment?.status === "SUCCESSFUL" ? "支付成功 · 收银" : "收银 · 演示小店";
   }, [payment?.status]);
+
+  /** A payment that failed or was closed is watched no more, yet money may still arrive: the order then says so. */
+  async function recheck(orderId: string) {
+    const shown = latest.current;
+    if (!shown?.final || shown.status === "SUCCESSFUL") return;
+    const answer = await send<{ payments: Payment[] }>(PAYMENTS_OF_ORDER, { orderId }).catch(() => undefined);
+    const now = answer?.payments.find((each) => each.id === latest.current?.id);
+    if (now) receive(now, "查询");
+  }
 
   // Another stage is another screen: on a phone the press was far down the last one.
   const screen = stage === "watching";
