@@ -5,7 +5,7 @@ import pytest
 from app.clock import Clock
 from app.local.postgres import free_port
 
-pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.shop", "tests.fixtures.web"]
+pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.web", "tests.fixtures.shop", "tests.fixtures.market"]
 
 
 @pytest.fixture

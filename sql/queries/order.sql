@@ -1,8 +1,5 @@
 -- Rows of the bound order table, through the view that binding defines.
 
--- name: find
-select id, owner, amount_fen, status::text as status, data from shouyin.bound_order where id = $1;
-
 -- name: lock
 -- Two payments of one order that succeed at once take turns, so that the second is seen to be surplus.
 select id from shouyin.bound_order where id = $1 for no key update;

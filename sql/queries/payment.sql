@@ -116,7 +116,7 @@ returning id, order_id, owner, merchant_account_id, provider, method, amount_fen
 -- name: check_later
 -- Sets the next question, unless the payment became final meanwhile. $1 id, $2 check_at (null: nothing left to ask)
 update shouyin.payment set check_at = $2
-where id = $1 and (status in ('CREATED', 'PENDING') or (status = 'CLOSED' and $2 is null))
+where id = $1 and (status in ('CREATED', 'PENDING') or (status = 'CLOSED' and $2::timestamptz is null))
 returning id;
 
 -- name: append_event
