@@ -8,6 +8,7 @@ run_in_process(state_dir)                  async with … as base_url
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 
@@ -104,9 +105,30 @@ def server_config(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 8001) ->
 
 
 def serve(host: str, port: int, state_dir: Path, public_url: str, *, notify_hosts: Collection[str] = ()) -> None:
-    """Run the sandbox until SIGTERM or SIGINT; a taken port ends it with one line and exit status 1."""
-    app = create_app(state_dir, public_url, notify_hosts=notify_hosts)
-    uvicorn.Server(server_config(app, host=host, port=port)).run()
+    """Run the sandbox until SIGTERM or SIGINT; a port it cannot have ends it with one line and exit status 1."""
+    try:
+        listener = _listen(host, port)
+    except OSError as exc:
+        sys.exit(f"the sandbox cannot listen on {host}:{port}: {exc.strerror}")
+    with listener:
+        app = create_app(state_dir, public_url, notify_hosts=notify_hosts)
+        uvicorn.Server(server_config(app, host=host, port=port)).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises OSError when the address cannot be had."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+    )[0]
+    # With its protocol named, asyncio switches Nagle's algorithm off; otherwise every answer waits 40 ms.
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 class _GuestServer(uvicorn.Server):
@@ -132,10 +154,7 @@ async def run_in_process(
     state_dir: Path, *, host: str = "127.0.0.1", port: int = 0, notify_hosts: Collection[str] = ()
 ) -> AsyncIterator[str]:
     """The sandbox as a real HTTP server in the running event loop; yields its base URL. Port 0 takes a free one."""
-    # With the protocol named, asyncio switches Nagle's algorithm off; otherwise every answer waits 40 ms.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+    with _listen(host, port) as listener:
         base_url = f"http://{host}:{listener.getsockname()[1]}"
         app = create_app(state_dir, base_url, notify_hosts=notify_hosts)
         config = server_config(app, host=host, port=listener.getsockname()[1])

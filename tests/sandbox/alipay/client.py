@@ -55,7 +55,7 @@ def is_signed(public_key_pem: str, content: bytes, signature: str) -> bool:
 
 
 def serial_number(certificate: x509.Certificate) -> str:
-    names = [f"{part.rfc4514_attribute_name}={part.value}" for part in reversed(list(certificate.issuer))]
+    names = [part.rfc4514_string() for part in reversed(list(certificate.issuer))]
     return hashlib.md5((",".join(names) + str(certificate.serial_number)).encode()).hexdigest()
 
 
