@@ -9,7 +9,7 @@ Nothing here is trusted to arrive: what is lost on the way costs time until the 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from broadcaster import Broadcast
 
@@ -31,9 +31,6 @@ __all__ = [
     "Watch",
 ]
 
-# start() waits so long for the first LISTEN; without a database it goes on without.
-_START_WAIT_S: Final = 5.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealtimeOptions:
@@ -42,6 +39,8 @@ class RealtimeOptions:
     relay: RelayOptions = field(default_factory=RelayOptions)
     listener: ListenerOptions = field(default_factory=ListenerOptions)
     hub: HubOptions = field(default_factory=HubOptions)
+    # start() waits so long for the first LISTEN; without a database it goes on without.
+    start_wait_s: float = 5.0
 
 
 class Realtime:
@@ -59,7 +58,7 @@ class Realtime:
         metrics: RealtimeMetrics,
         options: RealtimeOptions | None = None,
     ) -> None:
-        options = options or RealtimeOptions()
+        self._options = options = options or RealtimeOptions()
         self._database = database
         self._relay = Relay(listen_url, metrics, options.relay)
         self._backend = ListenBackend(listen_url, metrics, options.listener)
@@ -82,7 +81,7 @@ class Realtime:
             asyncio.create_task(keep_running(name, run), name=f"realtime {name}") for name, run in loops.items()
         ]
         try:
-            async with asyncio.timeout(_START_WAIT_S):
+            async with asyncio.timeout(self._options.start_wait_s):
                 await self._backend.listening.wait()
         except TimeoutError:
             return
