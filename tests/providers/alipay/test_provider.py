@@ -186,6 +186,15 @@ async def test_the_same_request_gives_the_same_link_again(bench: Bench) -> None:
     assert first == second
 
 
+async def test_the_shortest_payment_leaves_time_for_the_call_itself(bench: Bench) -> None:
+    shortest = request(expires_at=NOW + timedelta(seconds=60))
+    bench.provider.check_request(shortest)
+    outcome = await bench.provider.create_payment(bench.account, shortest)
+    assert isinstance(outcome, Accepted)
+    content = json.loads(dict(parse_qsl(urlsplit(outcome.action["url"]).query))["biz_content"])
+    assert content["time_expire"] == "2026-11-22 09:03:18"
+
+
 # QR codes
 
 
@@ -549,7 +558,7 @@ _QR = {"method": PaymentMethod.ALIPAY_QR}
         ({"expires_at": NOW + timedelta(days=15, seconds=1)}, "expiresInSeconds", InvalidInput),
         (_QR | {"expires_at": NOW + timedelta(seconds=7201)}, "expiresInSeconds", InvalidInput),
         ({"amount_fen": 0}, "amount", InvalidAmount),
-        ({"amount_fen": 10_000_000_001}, "amount", InvalidAmount),
+        ({"amount_fen": 10_000_000_000}, "amount", InvalidAmount),
     ],
 )  # fmt: skip
 async def test_what_alipay_could_never_accept_is_named_first(
@@ -575,7 +584,7 @@ async def test_what_alipay_could_never_accept_is_named_first(
         {"expires_at": NOW + timedelta(days=15)},
         {"method": PaymentMethod.ALIPAY_QR, "expires_at": NOW + timedelta(hours=2), "return_url": "unused"},
         {"amount_fen": 1},
-        {"amount_fen": 10_000_000_000},
+        {"amount_fen": 9_999_999_999},
     ],
 )
 async def test_what_alipay_accepts_passes(bench: Bench, changes: dict[str, Any]) -> None:
