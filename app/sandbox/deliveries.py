@@ -11,7 +11,7 @@ other than loopback unless it was allowed by name.
 import asyncio
 import ipaddress
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -112,6 +112,7 @@ class Deliveries:
         self._notices: dict[str, Notice] = {}
         self._waiting: dict[str, Notice] = {}  # those with a next send; finished ones must not cost a scan
         self._sends: set[asyncio.Task[None]] = set()
+        self._sends_made = 0
         self._rescheduled = asyncio.Event()
         self._moving = asyncio.Lock()
         self._client: httpx.AsyncClient | None = None
@@ -150,7 +151,7 @@ class Deliveries:
             return
         task = self._start(notice, self._clock.now(), copies)
         if wait:
-            await asyncio.wait([task])
+            await _finished([task])
 
     async def resend(self, notice: Notice, *, times: int, concurrent: bool) -> list[Attempt]:
         """Send one notice again now, outside its schedule; an acknowledgement ends the schedule. Returns the sends."""
@@ -173,14 +174,14 @@ class Deliveries:
         """
         async with self._moving:
             await self._settle()
-            before = self._count_attempts()
+            before = self._sends_made
             while (due_at := self._earliest_due()) is not None and due_at <= target:
                 self._clock.move_to(max(due_at, self._clock.now()))
                 self._start_due()
                 await self._settle()
             self._clock.move_to(target)
             self._rescheduled.set()
-            return self._count_attempts() - before
+            return self._sends_made - before
 
     async def reset(self) -> None:
         await self._cancel_sends()
@@ -266,6 +267,7 @@ class Deliveries:
             acknowledged=status is not None and notice.is_acknowledged(status, answer),
         )
         notice.attempts.append(attempt)
+        self._sends_made += 1
         return attempt
 
     async def _post(self, url: str, message: Message) -> tuple[int, bytes]:
@@ -281,16 +283,13 @@ class Deliveries:
 
     async def _settle(self) -> None:
         while self._sends:
-            await asyncio.gather(*self._sends)
+            await _finished(self._sends)
 
     async def _cancel_sends(self) -> None:
         sends = list(self._sends)
         for task in sends:
             task.cancel()
         await asyncio.gather(*sends, return_exceptions=True)
-
-    def _count_attempts(self) -> int:
-        return sum(len(notice.attempts) for notice in self._notices.values())
 
     def _may_send_to(self, url: str) -> bool:
         host = (urlsplit(url).hostname or "").lower()
@@ -300,3 +299,11 @@ class Deliveries:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:
             return False
+
+
+async def _finished(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Until all are done. Those a reset cancelled are done too; a mistake in one is raised here."""
+    done, _ = await asyncio.wait(set(tasks))
+    for task in done:
+        if not task.cancelled():
+            task.result()

@@ -123,7 +123,7 @@ class IndexPage:
             return Markup("")
         items = joined(
             fill(
-                '<li class="spread"><code>{method}</code><span>{kind} × {remaining}</span></li>',
+                '<li><span class="spread"><code>{method}</code><span>{kind} × {remaining}</span></span></li>',
                 method=fault.method,
                 kind=fault.kind.value,
                 remaining=fault.remaining,

@@ -48,11 +48,11 @@ _STYLE = Markup("""
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "PingFang SC", "Noto Sans CJK SC", "Microsoft YaHei", sans-serif; }
 main { max-width: 40rem; margin: 0 auto; padding: 1rem; display: grid; gap: 1rem; }
-main.wide, main:has(.trades) { max-width: 60rem; }
+main > *, [data-live] > * { min-width: 0; }
 [data-live] { display: grid; gap: 1rem; }
 h1 { font-size: 1.25rem; margin: .25rem 0 0; }
 h2 { font-size: 1rem; margin: 0 0 .5rem; }
-p { margin: 0; }
+p { margin: 0; overflow-wrap: anywhere; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem; }
 .quiet { color: var(--quiet); font-size: .875rem; }
 .amount { font-size: 2.25rem; font-weight: 650; line-height: 1.2; font-variant-numeric: tabular-nums; }
@@ -68,11 +68,12 @@ button:focus-visible, a:focus-visible { outline: 3px solid var(--accent); outlin
 form { margin: 0; }
 .actions { display: grid; gap: .75rem; }
 .choice { display: grid; gap: .25rem; }
-.row { display: flex; flex-wrap: wrap; gap: .5rem; }
+.row { display: flex; flex-wrap: wrap; gap: .5rem; margin-bottom: .5rem; }
 .row button { width: auto; flex: 1 0 auto; }
 ul { list-style: none; margin: 0; padding: 0; }
 .trades > li { border-top: 1px solid var(--line); padding: .75rem 0; display: grid; gap: .125rem; }
 .trades > li:first-child { border-top: 0; padding-top: 0; }
+.trades > li:last-child { padding-bottom: 0; }
 .trades a { color: var(--accent); font-weight: 600; overflow-wrap: anywhere; }
 .spread { display: flex; justify-content: space-between; gap: 1rem; align-items: baseline; }
 code { font-family: ui-monospace, "SFMono-Regular", Menlo, monospace; font-size: .875em; overflow-wrap: anywhere; }

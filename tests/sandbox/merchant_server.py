@@ -24,6 +24,15 @@ class MerchantServer:
     answers: list[tuple[int, bytes] | None] = field(default_factory=list)
     otherwise: tuple[int, bytes] | None = ACKNOWLEDGED
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
+
+    def hold(self) -> asyncio.Event:
+        """Answer nothing more until the event is set."""
+        self.may_answer.clear()
+        return self.may_answer
 
     @property
     def notify_url(self) -> str:
@@ -44,6 +53,7 @@ class MerchantServer:
             async with self.arrived:
                 self.received.append(Received(head[0].split(" ")[1], headers, body))
                 self.arrived.notify_all()
+            await self.may_answer.wait()
             if answer is not None:
                 status, content = answer
                 start = f"HTTP/1.1 {status} X\r\ncontent-length: {len(content)}\r\nconnection: close\r\n"

@@ -206,3 +206,9 @@ async def test_a_gbk_call_is_read_and_answered_in_gbk(sandbox: SandboxHandle, al
     assert answer.fields["code"] == "10000"
     assert alipay.signed_by_alipay(answer)
     assert (await sandbox.trade(number))["subject"] == "一杯咖啡"
+
+
+async def test_everything_in_the_form_with_charset_in_the_url_is_accepted(alipay: AlipayClient) -> None:
+    parameters = alipay.signed("alipay.trade.query", {"out_trade_no": "none"})
+    response = await alipay.http.post(f"{alipay.account['gateway']}?charset=utf-8", data=parameters)
+    assert parse_answer(response.content).outcome[1:] == ("40004", "ACQ.TRADE_NOT_EXIST")

@@ -1,5 +1,6 @@
 """Notifications and return URLs: fields, signatures, acknowledgement, and the retry gaps on the moved clock."""
 
+import asyncio
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -323,3 +324,27 @@ async def test_the_payer_returns_with_the_documented_signed_fields(
     }
     text = without(fields, "sign", "sign_type")
     assert is_signed(alipay.account["alipay_public_key"], text.encode(), fields["sign"])
+
+
+async def test_many_payments_at_once_are_each_notified_once(
+    sandbox: SandboxHandle, alipay: AlipayClient, merchant: MerchantServer
+) -> None:
+    numbers = [await opened(alipay, merchant) for _ in range(30)]
+    await asyncio.gather(*(sandbox.pay(number) for number in numbers))
+    sent = [alipay.read_notification(received.body)["out_trade_no"] for received in merchant.received]
+    assert sorted(sent) == sorted(numbers)
+
+
+async def test_a_reset_ends_what_a_moving_clock_waits_for(
+    sandbox: SandboxHandle, alipay: AlipayClient, merchant: MerchantServer
+) -> None:
+    merchant.answers = [(500, b"")]
+    number = await opened(alipay, merchant)
+    await sandbox.pay(number)
+    released = merchant.hold()
+    moving = asyncio.create_task(sandbox.advance(240))
+    await merchant.wait_for(2)
+    await sandbox.control("POST", "/reset")
+    assert (await moving)["deliveries"] == 0
+    released.set()
+    assert await sandbox.notices() == []
