@@ -6,6 +6,7 @@ taken from it, so that `shouyin token` and `shouyin account list` work beside `m
 
 import asyncio
 import base64
+import hashlib
 import json
 import os
 import sys
@@ -51,10 +52,10 @@ def commands() -> None:
 def run() -> None:
     """Start everything on this machine, pay a demo order, serve until Ctrl-C."""
     from app.local import LocalError
-    from app.local.run import run_stack
+    from app.local.run import Setup, run_stack
 
     try:
-        run_stack(os.environ, prepare=_prepare)
+        run_stack(os.environ, Setup(migrate=_migrate_shop, open_shop=_open_shop))
     except (LocalError, ConfigError) as exc:
         raise OneLine(str(exc)) from exc
 
@@ -313,41 +314,50 @@ def _sandbox_accounts(environ: Mapping[str, str]) -> list[dict[str, str]]:
     return load_or_create_accounts(_home(environ) / "sandbox", url)
 
 
-def _prepare(environ: Mapping[str, str]) -> list[str]:
-    """What the local stack needs in its database. Safe to repeat; says what it did."""
+def _migrate_shop(environ: Mapping[str, str]) -> list[str]:
+    """Our tables and the demo shop's."""
     from app.db import migrate as apply_migrations
     from app.local.demo import create_demo_table
 
     async def prepare() -> list[str]:
-        config = load_config(environ)
-        applied = await apply_migrations(config.database_url)
-        await create_demo_table(config.database_url)
+        url = environ["DATABASE_URL"]
+        applied = await apply_migrations(url)
+        await create_demo_table(url)
         return [f"applied {len(applied)} migrations"] if applied else []
 
-    done = _guarded(lambda: asyncio.run(prepare()))
-    records = _sandbox_accounts(environ)
-    return done + _with_runtime(lambda runtime: _open_shop(runtime, records), environ)
+    return _guarded(lambda: asyncio.run(prepare()))
 
 
-async def _open_shop(runtime: Any, records: list[dict[str, str]]) -> list[str]:
+def _open_shop(environ: Mapping[str, str]) -> list[str]:
     """Binds the demo table and opens an account for every provider the sandbox plays."""
-    import hashlib
+    records = _sandbox_accounts(environ)
 
+    async def opened(runtime: Any) -> list[str]:
+        return await _bind_orders(runtime) + await _open_accounts(runtime, records)
+
+    return _with_runtime(opened, environ)
+
+
+async def _bind_orders(runtime: Any) -> list[str]:
     from app.activation.binding import Binding
 
+    if (await runtime.activation.feature()).active:
+        return []
+    binding = Binding(
+        order_table="public.orders",
+        owner_column="user_id",
+        amount_column="amount",
+        status_column="status",
+        paid_status="paid",
+        failed_status="failed",
+        refunded_status="refunded",
+    )
+    await runtime.activation.activate(_operator(), binding)
+    return ["bound public.orders"]
+
+
+async def _open_accounts(runtime: Any, records: list[dict[str, str]]) -> list[str]:
     done: list[str] = []
-    if not (await runtime.activation.feature()).active:
-        binding = Binding(
-            order_table="public.orders",
-            owner_column="user_id",
-            amount_column="amount",
-            status_column="status",
-            paid_status="paid",
-            failed_status="failed",
-            refunded_status="refunded",
-        )
-        await runtime.activation.activate(_operator(), binding)
-        done.append("bound public.orders")
     known = {row.name: row for row in await runtime.accounts.list(_operator())}
     wanted: set[str] = set()
     for record in records:

@@ -140,6 +140,17 @@ def test_sql_stands_in_sql() -> None:
     assert faults == []
 
 
+def test_every_advisory_lock_has_a_number_of_its_own() -> None:
+    """Activation once waited for the relay's lock, which is held as long as any process runs."""
+    numbers = [
+        re.sub("_", "", number)
+        for path in project_files()
+        if path.suffix in (".py", ".sql") and path.relative_to(ROOT).parts[0] in ("app", "sql")
+        for number in re.findall(r"\b5_?346_?700_?\d{3}\b", text_of(path))
+    ]
+    assert len(numbers) == len(set(numbers)) >= 3
+
+
 def test_time_comes_from_the_clock() -> None:
     """The sandbox has a clock of its own, because it shares no code with the rest."""
     own = ("app/clock.py", "app/sandbox/")

@@ -110,6 +110,8 @@ def start_postgres(
         "max_connections=200",
         "timezone=UTC",
         "log_timezone=UTC",
+        "log_lock_waits=on",
+        "deadlock_timeout=500ms",
         *options,
     )
     command = [str(programs / "postgres"), "-D", str(directory)]

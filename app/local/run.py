@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import jwt
@@ -21,10 +22,18 @@ from app.local.state import Home, Secrets
 _UNKNOWN_YET = {"DATABASE_URL": "postgresql://local", "REDIS_URL": "redis://local"}
 
 
-def run_stack(environ: Mapping[str, str], prepare: Callable[[Mapping[str, str]], list[str]]) -> None:
-    """Starts, pays a demo order, serves. Returns after Ctrl-C with every child ended.
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What upper layers do for the stack, given its environment. Both may be repeated; both say what they did."""
 
-    `prepare` migrates, binds the demo table and opens the sandbox's accounts. Raises LocalError, ConfigError."""
+    # migrations and the demo table: before any part starts
+    migrate: Callable[[Mapping[str, str]], list[str]]
+    # binding and the sandbox's merchant accounts: while the parts start
+    open_shop: Callable[[Mapping[str, str]], list[str]]
+
+
+def run_stack(environ: Mapping[str, str], setup: Setup) -> None:
+    """Starts, pays a demo order, serves until Ctrl-C, ends every child. Raises LocalError, ConfigError."""
     progress = Progress()
     started = time.monotonic()
     progress.line("[bold]Shouyin 收银[/]  starting on this machine")
@@ -34,7 +43,7 @@ def run_stack(environ: Mapping[str, str], prepare: Callable[[Mapping[str, str]],
         try:
             with suppress(KeyboardInterrupt):
                 settings = _settings(home, environ)
-                addresses = _start(stack, home, settings, prepare, progress)
+                addresses = _start(stack, home, settings, setup, progress)
                 _pay_demo(addresses, settings, progress)
                 _say_where(addresses, home, time.monotonic() - started, progress)
                 stack.serve_until_told(told)
@@ -71,13 +80,7 @@ def _settings(home: Home, environ: Mapping[str, str]) -> dict[str, str]:
     return settings
 
 
-def _start(
-    stack: Stack,
-    home: Home,
-    settings: dict[str, str],
-    prepare: Callable[[Mapping[str, str]], list[str]],
-    progress: Progress,
-) -> Addresses:
+def _start(stack: Stack, home: Home, settings: dict[str, str], setup: Setup, progress: Progress) -> Addresses:
     """Starts all parts and waits until they serve; fills in the servers' addresses."""
     secrets = home.secrets()
     if "DATABASE_URL" not in settings:
@@ -85,17 +88,18 @@ def _start(
     if "REDIS_URL" not in settings:
         with progress.step("Redis"):
             settings["REDIS_URL"] = stack.start_redis(secrets.redis_password)
-    with progress.step("migrations, demo table, sandbox accounts"):
-        done = prepare(settings)
-    for what in done:
-        progress.line(f"    [dim]{what}[/]")
+    with progress.step("migrations"):
+        done = setup.migrate(settings)
     port, sandbox = settings["PORT"], settings["SANDBOX_URL"]
     with progress.step(f"API on port {port}, worker, sandbox on port {settings['SANDBOX_PORT']}"):
         stack.start_part("sandbox", ["sandbox"], settings, grace_s=5)
         stack.start_part("api", ["serve"], settings)
         stack.start_part("worker", ["worker"], settings)
+        done += setup.open_shop(settings)
         stack.wait_ready(f"http://127.0.0.1:{port}/readyz")
-        stack.wait_ready(f"{sandbox}/")
+        stack.wait_ready(f"{sandbox}/healthz")
+    for what in done:
+        progress.line(f"    [dim]{what}[/]")
     addresses = Addresses(
         graphql=f"http://127.0.0.1:{port}/graphql",
         websocket=f"ws://127.0.0.1:{port}/graphql",

@@ -29,7 +29,7 @@ order by a.attnum;
 
 -- name: lock
 -- One activation at a time.
-select pg_advisory_xact_lock(5346700002);
+select pg_advisory_xact_lock(5346700003);
 
 -- name: bind
 select shouyin.bind_order_table($1::bigint::oid::regclass, $2, $3, $4, $5, $6) as drop_guarded;
