@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import re
+import warnings
 from collections.abc import Callable
 
 from cryptography import x509
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
     load_der_public_key,
 )
+from cryptography.utils import CryptographyDeprecationWarning
 
 from app.providers.contract import AccountInvalid
 
@@ -183,13 +185,18 @@ def _certificate_ders(text: str, *, field: str) -> list[bytes]:
 def _load_certificate(der: bytes, *, field: str) -> Certificate | None:
     """The certificate; None for one that is not signed with RSA."""
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        is_rsa = certificate.signature_algorithm_oid.dotted_string.startswith(_RSA_SIGNATURES)
-        if is_rsa:
-            # The library reads these only when asked; what is broken must show here, where the field is known.
-            _ = certificate.issuer.rfc4514_string(), certificate.subject.rfc4514_string(), certificate.serial_number
-            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    except (ValueError, TypeError, x509.InvalidVersion) as exc:
+        with warnings.catch_warnings():
+            # A company's name may be longer than the standard allows; what the library will refuse one day, such as a
+            # negative serial number, is refused now. The second kind is a subclass of the first.
+            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            certificate = x509.load_der_x509_certificate(der)
+            is_rsa = certificate.signature_algorithm_oid.dotted_string.startswith(_RSA_SIGNATURES)
+            if is_rsa:
+                # The library reads these only when asked; what is broken must show here, where the field is known.
+                _ = certificate.issuer.rfc4514_string(), certificate.subject.rfc4514_string(), certificate.serial_number
+                _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except (ValueError, TypeError, x509.InvalidVersion, CryptographyDeprecationWarning) as exc:
         oid = _signature_oid(der)
         if oid is None or oid.startswith(_RSA_SIGNATURES_DER):
             raise AccountInvalid(field, f"{field} holds something that is no certificate: paste the .crt file") from exc

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -166,6 +167,33 @@ def test_a_damaged_certificate_is_read_or_refused(data: st.DataObject) -> None:
         assert len(keys.root_sn(found)) == 32
         keys.chains_to(authority("root"), intermediates=found, roots=found)
         keys.certificate_public_key(found[0], field="f")
+
+
+def test_a_negative_serial_number_is_refused_without_a_warning() -> None:
+    der = authority("root").public_bytes(Encoding.DER)
+    number = authority("root").serial_number
+    size = (number.bit_length() + 8) // 8
+    positive = bytes([2, size]) + number.to_bytes(size, "big")
+    assert der.count(positive) == 1
+    negative = der.replace(positive, bytes([2, size, 0x80]) + positive[3:])
+    with pytest.raises(AccountInvalid, match="is no certificate"):
+        keys.load_certificates(base64.b64encode(negative).decode(), field="alipay_root_cert")
+
+
+def test_a_company_name_longer_than_the_standard_allows_is_read_without_a_warning() -> None:
+    with pytest.warns(UserWarning, match="length must be"):
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "很长的公司名称" * 5, _validate=False)])
+    root = authority("root")
+    made = (
+        x509.CertificateBuilder(name, name, key("long").public_key(), 7)
+        .not_valid_before(root.not_valid_before_utc)
+        .not_valid_after(root.not_valid_after_utc)
+        .sign(key("long"), SHA256())
+    )
+    [loaded] = keys.load_certificates(pem(made), field="app_cert")
+    assert keys.certificate_sn(loaded) == keys.root_sn([loaded])
+    assert loaded.subject.rfc4514_string() == "CN=" + "很长的公司名称" * 5
+    assert keys.chains_to(loaded, intermediates=[loaded], roots=[root, loaded])
 
 
 def test_published_serial_numbers_are_reproduced() -> None:
