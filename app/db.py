@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -52,8 +53,15 @@ def load_queries(directory: Path = SQL / "queries") -> dict[str, str]:
     return queries
 
 
+# Set in the task that holds a transaction. Asking the pool for a second connection meanwhile deadlocks as soon as all
+# connections are held by tasks that do so: each holds one and waits for another.
+_holds_transaction: ContextVar[bool] = ContextVar("holds_transaction", default=False)
+
+
 class Database:
-    """A pool with named statements. One a process; safe to use from any task."""
+    """A pool with named statements. One a process; safe to use from any task.
+
+    Inside `transaction()` only the transaction's own verbs may be used; the others refuse (an assertion)."""
 
     def __init__(self, pool: "asyncpg.Pool[Record]", queries: Mapping[str, str]) -> None:
         self.pool = pool
@@ -62,37 +70,41 @@ class Database:
 
     async def all(self, name: str, *args: Any) -> list[Record]:
         """Rows of a reading statement."""
-        return list(await self.pool.fetch(self._queries[name], *args))
+        return list(await self._free_pool().fetch(self._queries[name], *args))
 
     async def one(self, name: str, *args: Any) -> Record | None:
         """The row of a reading statement, or None."""
-        return await self.pool.fetchrow(self._queries[name], *args)
+        return await self._free_pool().fetchrow(self._queries[name], *args)
 
     async def change(self, name: str, *args: Any) -> Record | None:
         """Runs one writing statement as its own transaction; the first row it returns, or None."""
-        row = await self.pool.fetchrow(self._queries[name], *args)
+        row = await self._free_pool().fetchrow(self._queries[name], *args)
         self.on_commit()
         return row
 
     async def change_all(self, name: str, *args: Any) -> list[Record]:
         """Runs one writing statement as its own transaction; all rows it returns."""
-        rows = await self.pool.fetch(self._queries[name], *args)
+        rows = await self._free_pool().fetch(self._queries[name], *args)
         self.on_commit()
         return list(rows)
+
+    def _free_pool(self) -> "asyncpg.Pool[Record]":
+        assert not _holds_transaction.get(), "use the open transaction: a second connection would wait for the first"
+        return self.pool
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["Transaction"]:
         """A transaction of several statements. Never await a provider inside."""
-        async with self.pool.acquire() as connection, connection.transaction():
+        async with self._free_pool().acquire() as connection, _held(connection):
             yield Transaction(connection, self._queries)
         self.on_commit()
 
     @asynccontextmanager
     async def merchant_transaction(self) -> AsyncIterator["Transaction"]:
         """A transaction that runs a merchant's code: whatever session state it leaves behind goes with it."""
-        async with self.pool.acquire() as connection:
+        async with self._free_pool().acquire() as connection:
             try:
-                async with connection.transaction():
+                async with _held(connection):
                     yield Transaction(connection, self._queries)
             finally:
                 if not connection.is_closed():
@@ -102,6 +114,16 @@ class Database:
     async def close(self) -> None:
         """Closes the pool, waiting for what is under way."""
         await self.pool.close()
+
+
+@asynccontextmanager
+async def _held(connection: Connection) -> AsyncIterator[None]:
+    token = _holds_transaction.set(True)
+    try:
+        async with connection.transaction():
+            yield
+    finally:
+        _holds_transaction.reset(token)
 
 
 class Transaction:

@@ -78,3 +78,16 @@ async def test_commits_hint_and_rollbacks_do_not(database: Database) -> None:
     async with database.transaction():
         pass
     assert len(hints) == 1
+
+
+async def test_a_second_connection_inside_a_transaction_is_refused(database: Database) -> None:
+    """Ten tasks that hold a connection each and ask a pool of ten for another wait for ever."""
+    async with database.transaction() as tx:
+        assert await tx.one("activation.find") is None
+        for attempt in (database.one, database.all, database.change, database.change_all):
+            with pytest.raises(AssertionError, match="use the open transaction"):
+                await attempt("activation.find")
+        with pytest.raises(AssertionError, match="use the open transaction"):
+            async with database.transaction():
+                pass
+    assert await database.one("activation.find") is None

@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 
 from app.clock import Clock
-from app.db import Database
+from app.db import Database, Row
 from app.doorbell import Doorbell
 from app.drain import drain
 from app.errors import NotFound
@@ -90,34 +90,34 @@ class Inbox:
     async def drain(self) -> int:
         """Applies every waiting notification; returns how many. Safe in any number of workers."""
 
-        async def claim() -> list[int]:
+        async def claim() -> list[Row]:
             now = self._clock.now()
-            rows = await self._db.change_all("notification.claim_due", now, now + _LEASE, _BATCH)
-            return [row["id"] for row in rows]
+            return list(await self._db.change_all("notification.claim_due", now, now + _LEASE, _BATCH))
 
         handled = await drain(claim, self._apply, self._postpone)
         if handled:
             self._bell.ring("events")
         return handled
 
-    async def _apply(self, notification_id: int) -> None:
+    async def _apply(self, claimed: Row) -> None:
         """One notification with all its repeats so far: applied and marked in one transaction."""
+        account = await self._accounts.open(claimed["merchant_account_id"])
         now = self._clock.now()
         async with self._db.transaction() as tx:
-            row = await tx.one("notification.lock", notification_id)
+            row = await tx.one("notification.lock", claimed["id"])
             if row is None:
                 return
-            account = await self._accounts.open(row["merchant_account_id"])
             applied = await apply_within(
                 tx, now, account, _read_report(row["report"]), correlation_id=row["correlation_id"],
                 deliveries=min(row["received_count"] - row["handled_count"], _MOST_REPEATS),
             )  # fmt: skip
-            await tx.one("notification.done", notification_id, row["received_count"])
+            await tx.one("notification.done", claimed["id"], row["received_count"])
         for field in applied.differences:
             self._metrics.differences.labels(field).inc()
 
-    async def _postpone(self, notification_id: int, exc: Exception) -> None:
+    async def _postpone(self, claimed: Row, exc: Exception) -> None:
         """Nothing is swallowed: the row stays, with the reason, and is tried again ever more slowly."""
+        notification_id: int = claimed["id"]
         log.error("notification.failed", notification_id=notification_id, exc_info=exc)
         row = await self._db.one("notification.attempts", notification_id)
         attempts = row["attempts"] if row is not None else 1

@@ -13,7 +13,7 @@ update shouyin.notification
 set due_at = $2, attempts = attempts + 1
 where id in (
   select id from shouyin.notification where due_at <= $1 order by due_at limit $3 for no key update skip locked)
-returning id;
+returning id, merchant_account_id;
 
 -- name: lock
 select id, provider, merchant_account_id, report, correlation_id, received_count, handled_count
