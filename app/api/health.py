@@ -74,5 +74,23 @@ class HealthEndpoints:
         if b"x-forwarded-for" in headers or b"forwarded" in headers:
             await respond_json(send, 404, {"error": "not found"})
             return 404
+        await self._observe_waiting()
         await respond(send, 200, self._runtime.metrics.render(), content_type=CONTENT_TYPE_LATEST.encode())
         return 200
+
+    async def _observe_waiting(self) -> None:
+        """Brings the gauges of what waits in the database up to date; without a database they keep their last value."""
+        try:
+            async with asyncio.timeout(_DATABASE_S):
+                row = await self._runtime.db.one("readiness.waiting")
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+            _log.warning("waiting_not_observed", error=type(exc).__name__)
+            return
+        assert row is not None
+        metrics, now = self._runtime.metrics, self._runtime.clock.now()
+        for gauge, since in (
+            (metrics.inbox_age_seconds, row["notification_since"]),
+            (metrics.event_age_seconds, row["event_since"]),
+        ):
+            gauge.set(0 if since is None else max(0.0, (now - since).total_seconds()))
+        metrics.flows_abandoned.set(row["flows_abandoned"])

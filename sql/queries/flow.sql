@@ -62,9 +62,6 @@ select r.id, r.event_id, r.flow, r.trigger, r.status, r.attempts, r.due_at, r.er
 from shouyin.flow_run r join shouyin.event e on e.id = r.event_id
 where r.id = $1;
 
--- name: failed_count
-select count(*) as failed from shouyin.flow_run where status = 'FAILED';
-
 -- name: mark_paid
 -- The built-in flow: the order's status column, unless it says so already. $1 order, $2 the status, $3 the same as text
 -- ($2 takes the column's own type, an enum perhaps).

@@ -27,8 +27,5 @@ update shouyin.notification set handled_count = $2, due_at = null, error = null,
 -- $1 id, $2 due_at, $3 error
 update shouyin.notification set due_at = $2, error = $3 where id = $1 and due_at is not null returning attempts;
 
--- name: oldest_waiting
-select min(received_at) as received_at, count(*) as waiting from shouyin.notification where due_at is not null;
-
 -- name: attempts
 select attempts from shouyin.notification where id = $1;
