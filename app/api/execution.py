@@ -13,19 +13,24 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeGuard, cast
 
 from graphql import (
+    ArgumentNode,
     DocumentNode,
     ExecutionResult,
     Executor,
     GraphQLError,
     GraphQLSchema,
+    Node,
     NoSchemaIntrospectionCustomRule,
+    ObjectFieldNode,
     OperationDefinitionNode,
     OperationType,
+    Visitor,
     create_source_event_stream,
     parse,
     specified_rules,
     type_from_ast,
     validate,
+    visit,
 )
 from graphql.utilities import validate_input_value
 
@@ -194,10 +199,7 @@ class Engine:
         except RecursionError as exc:
             raise RequestErrors([shown_error(QueryTooComplex("the query nests too deeply"))]) from exc
         except GraphQLError as exc:
-            if "tokens" in exc.message and exc.message.startswith("Syntax Error: Document contains more"):
-                too_long = QueryTooComplex(f"the query is longer than {TOKENS} tokens; ask in several requests")
-                raise RequestErrors([shown_error(too_long)]) from exc
-            raise RequestErrors([exc]) from exc
+            raise RequestErrors([_syntax_error(exc)]) from exc
         if errors:
             raise RequestErrors([_literal_error(document, error) for error in errors])
         operations = tuple(node for node in document.definitions if isinstance(node, OperationDefinitionNode))
@@ -207,6 +209,15 @@ class Engine:
 def is_subscription(operation: OperationDefinitionNode) -> bool:
     """Whether the operation is a stream of results."""
     return operation.operation is OperationType.SUBSCRIPTION
+
+
+def _syntax_error(error: GraphQLError) -> GraphQLError:
+    """The parser's refusal; what it refuses for its size gets the code of that."""
+    if "Document contains more than" in error.message:
+        return shown_error(QueryTooComplex(f"the query is longer than {TOKENS} tokens; ask in several requests"))
+    if "nested too deeply" in error.message:
+        return shown_error(QueryTooComplex("the query nests too deeply; ask in several requests"))
+    return error
 
 
 def _input_error(error: GraphQLError, place: str, field: str) -> RequestError:
@@ -229,17 +240,18 @@ def _literal_error(document: DocumentNode, error: GraphQLError) -> GraphQLError:
     return error
 
 
-def _name_around(tree: object, wanted: object) -> str | None:
-    """The name of the input field or argument whose value is `wanted`, a node of the tree."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if getattr(node, "value", None) is wanted and getattr(node, "kind", "") in ("object_field", "argument"):
-            return str(cast(Any, node).name.value)
-        for key in getattr(node, "keys", ()):
-            child = getattr(node, key, None)
-            waiting.extend(child if isinstance(child, list | tuple) else [child] if hasattr(child, "kind") else [])
-    return None
+def _name_around(document: DocumentNode, wanted: Node) -> str | None:
+    """The name of the input field or argument whose value stands where `wanted` does."""
+    found: list[str] = []
+
+    class Finder(Visitor):
+        def enter(self, node: Node, *_: object) -> None:
+            # The error carries a copy of the node, with variables replaced.
+            if isinstance(node, ObjectFieldNode | ArgumentNode) and node.value.loc == wanted.loc:
+                found.append(node.name.value)
+
+    visit(document, Finder())
+    return found[-1] if found else None
 
 
 def _is_awaitable(value: object) -> TypeGuard[Awaitable[Any]]:

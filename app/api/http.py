@@ -28,7 +28,7 @@ from app.api.asgi import (
 )
 from app.api.connections import Connections
 from app.api.context import Context
-from app.api.errors import RequestError, format_errors, shown_error
+from app.api.errors import INVALID_QUERY, RequestError, format_errors, shown_error
 from app.api.execution import Engine, OperationRequest, RequestErrors, is_subscription
 from app.api.negotiation import EVENT_STREAM, GRAPHQL_JSON, HTML, PLAIN_JSON, choose_media_type
 from app.api.sse import EventStream, send_errors
@@ -46,11 +46,11 @@ _CONTENT_TYPES: Final = {
 class Refused(Exception):
     """The HTTP request is no GraphQL request; answered with this status before anything ran."""
 
-    def __init__(self, status: int, message: str, *, allow: bytes | None = None, code: str = "INVALID_QUERY") -> None:
+    def __init__(self, status: int, message: str, *, code: str = INVALID_QUERY, **headers: bytes) -> None:
         super().__init__(message)
         self.status = status
         self.error = RequestError(message, code=code)
-        self.headers = ((b"allow", allow),) if allow else ()
+        self.headers = [(name.encode(), value) for name, value in headers.items()]
 
 
 class GraphQLEndpoint:
@@ -110,7 +110,9 @@ class GraphQLEndpoint:
             try:
                 body = await read_body(headers, receive, limit)
             except BodyTooLarge as exc:
-                raise Refused(413, f"the body is larger than {limit} bytes", code=QueryTooComplex.code) from exc
+                # Closed, because the rest of the body would have to be read to find the next request.
+                message = f"the body is larger than {limit} bytes"
+                raise Refused(413, message, code=QueryTooComplex.code, connection=b"close") from exc
             return _read_parameters(_parse_json(body, "the body"))
         if scope["method"] == "GET":
             if len(scope["query_string"]) > limit:

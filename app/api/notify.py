@@ -41,7 +41,7 @@ class NotifyEndpoint:
         try:
             body = await read_body(headers, receive, _BODY_LIMIT)
         except BodyTooLarge:
-            await respond(send, 413, b"too large", content_type=_TEXT)
+            await respond(send, 413, b"too large", content_type=_TEXT, headers=[(b"connection", b"close")])
             return 413
         except ClientGone:
             return 499

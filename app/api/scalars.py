@@ -20,21 +20,23 @@ _BIGINT: Final = 2**63
 Yuan = NewType("Yuan", int)
 
 
-def _invalid(reason: str) -> GraphQLError:
-    return GraphQLError(reason, extensions={"code": InvalidAmount.code, "messageZh": InvalidAmount.default_zh})
+def _invalid(reason: str, node: ValueNode | None) -> GraphQLError:
+    shown = {"code": InvalidAmount.code, "messageZh": InvalidAmount.default_zh}
+    return GraphQLError(reason, nodes=node, extensions=shown)
 
 
-def _read_yuan(value: object) -> int:
+def _read_yuan(value: object, node: ValueNode | None = None) -> int:
     if not isinstance(value, str):
-        raise _invalid('an amount is text, not a number: write it in quotes with at most two decimals, such as "12.30"')
+        reason = 'an amount is text, not a number: write it in quotes with at most two decimals, such as "12.30"'
+        raise _invalid(reason, node)
     try:
         return parse_yuan(value)
     except ValueError as exc:
-        raise _invalid(str(exc)) from exc
+        raise _invalid(str(exc), node) from exc
 
 
 def _read_yuan_literal(node: ValueNode, _variables: dict[str, Any] | None = None) -> int:
-    return _read_yuan(node.value if isinstance(node, StringValueNode) else None)
+    return _read_yuan(node.value if isinstance(node, StringValueNode) else None, node)
 
 
 YUAN: Final[ScalarDefinition] = scalar(

@@ -7,16 +7,21 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from app.api.application import Application
 from app.auth import issue_token
+from app.local.redis import Redis
 from app.main import create_app
+from app.payments.actions import CreatePayment
 from app.payments.model import Payment
-from tests.fixtures.shop import BUYER, Shop
+from app.providers.contract import PaymentMethod
+from app.runtime import open_runtime
+from tests.fixtures.shop import ADMIN, BINDING, BUYER, Shop, config_for, make_orders, private_pem, public_pem
 from tests.fixtures.web import serving
 
 PAYMENT_FIELDS = "id orderId method amount status final checking subject outTradeNo version"
-CREATE = "mutation Create($input: CreatePaymentInput!) { createPayment(input: $input) { %s } }" % PAYMENT_FIELDS  # noqa: UP031 — braces
+CREATE = f"mutation Create($input: CreatePaymentInput!) {{ createPayment(input: $input) {{ {PAYMENT_FIELDS} }} }}"
 
 
 @dataclass
@@ -45,7 +50,13 @@ class Api:
         return {} if sub is None else {"authorization": f"Bearer {self.token(sub, *roles)}"}
 
     async def post(
-        self, query: str, variables: Mapping[str, Any] | None = None, *, sub: str | None = "7", role: str = "user", **headers: str
+        self,
+        query: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        sub: str | None = "7",
+        role: str = "user",
+        **headers: str,
     ) -> dict[str, Any]:
         """The decoded answer of one operation."""
         response = await self.http.post(
@@ -62,11 +73,15 @@ class Api:
         extensions: dict[str, Any] = error["extensions"]
         return extensions
 
+    async def payments_of(self, order_id: int) -> int:
+        """How many payments an order has, whatever became of them."""
+        found: int = await self.shop.connection.fetchval(
+            "select count(*) from shouyin.payment where order_id = $1", order_id
+        )
+        return found
+
     async def payment(self, order_id: int | None = None, *, amount: str = "12.30") -> Payment:
         """A pending payment of user 7's, made behind the API."""
-        from app.payments.actions import CreatePayment
-        from app.providers.contract import PaymentMethod
-
         order_id = order_id if order_id is not None else await self.shop.order(amount=amount)
         request = CreatePayment(order_id=order_id, method=PaymentMethod.ALIPAY_PAGE, amount_fen=None, subject="Tea")
         return await self.shop.runtime.payments.create(BUYER, request, correlation_id="test-made")
@@ -77,6 +92,36 @@ async def api(shop: Shop) -> AsyncIterator[Api]:
     """The API with the settings of production, sockets that live long, and introspection on for tools."""
     async with serving_api(shop, introspection=True) as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+async def shared_api(
+    module_database_url: str,
+    redis_server: Redis,
+    tmp_path_factory: pytest.TempPathFactory,
+    rsa_keys: tuple[rsa.RSAPrivateKey, rsa.RSAPrivateKey],
+) -> AsyncIterator[Api]:
+    """One API for the tests of a module that only ask for what is refused, or look at what they made themselves."""
+    home = tmp_path_factory.mktemp("shared")
+    config = config_for(module_database_url, redis_server.url, home, SANDBOX_URL="http://127.0.0.1:9")
+    connection = await make_orders(module_database_url)
+    runtime = await open_runtime(config, run_flows=True, realtime=False)
+    shop = Shop(config=config, clock=runtime.clock, runtime=runtime, connection=connection)
+    try:
+        await runtime.activation.activate(ADMIN, BINDING)
+        fields = {
+            "app_id": "2021000000000001",
+            "app_private_key": private_pem(rsa_keys[0]),
+            "alipay_public_key": public_pem(rsa_keys[1]),
+            "seller_id": "2088000000000001",
+            "gateway": "http://127.0.0.1:9/gateway.do",
+        }
+        await runtime.accounts.create(ADMIN, provider="ALIPAY", mode="public_key", name="Tea shop", fields=fields)
+        async with serving_api(shop, introspection=True) as served:
+            yield served
+    finally:
+        await runtime.close()
+        await connection.close()
 
 
 class serving_api:  # noqa: N801 — read as a verb: async with serving_api(shop, …) as api
