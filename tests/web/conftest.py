@@ -57,6 +57,13 @@ class Stack:
             answer = await client.post(f"{self.sandbox}/_control/trades/{number}/pay", json={"late": late})
         assert answer.status_code == 200, answer.text
 
+    async def break_next_call(self, method: str, kind: str, **details: str) -> None:
+        """Makes the sandbox answer the next call of a method wrongly; kinds are the sandbox's."""
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+            fault = {"method": method, "kind": kind, "count": 1, **details}
+            answer = await client.post(f"{self.sandbox}/_control/faults", json=fault)
+        assert answer.status_code == 201, answer.text
+
     async def restart_api(self) -> None:
         """Stops the API, which closes every socket, and starts it on the same port."""
         await self.api.__aexit__(None, None, None)
@@ -107,6 +114,7 @@ async def stack(
             "GRAPHIQL": "1",
             "INTROSPECTION": "1",
             "SHUTDOWN_GRACE_S": "0",
+            "PROVIDER_TIMEOUT_S": "2",
         }
         database = await make_orders(module_database_url)
         await _open_shop(environ, home_accounts=load_or_create_accounts(home / "sandbox", sandbox_url))

@@ -12,6 +12,7 @@ PHONE, DESKTOP = (360, 780), (1280, 900)
 STATUS = "document.querySelector('.checkout')?.dataset.status"
 ORDER_STATUS = "document.querySelector('#order-status')?.innerText"
 WATCHING = f"{STATUS} === 'PENDING' && {ORDER_STATUS} === '待付款' && document.querySelector('.pill.open')"
+CHECKING = "document.querySelector('.checkout')?.dataset.checking === 'true'"
 PAID = f"{STATUS} === 'SUCCESSFUL' && {ORDER_STATUS} === '已付款'"
 PAY_AT_THE_CASHIER = "form[action$='/pay'] button"
 
@@ -121,6 +122,44 @@ async def test_late_success_after_a_cancellation_still_shows(stack: Stack, brows
     await page.wait(PAID)
     assert page.loads == 1
     assert (await stack.payment(order_id))["late"] is True
+
+
+async def test_refused_payment_is_explained_and_the_next_try_is_about_the_same_order(
+    stack: Stack, browser: Browser
+) -> None:
+    page = await browser.open(stack.url)
+    await page.wait("document.querySelector('#pay')")
+    before = await stack.database.fetchval("select count(*) from public.orders")
+    await stack.break_next_call("alipay.trade.precreate", "business_error", sub_code="ACQ.SELLER_BALANCE_NOT_ENOUGH")
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait("/\\p{Script=Han}/u.test(document.querySelector('.trouble').innerText)")
+    await press_pay(page, "ALIPAY_QR")
+    # The order may say "failed" by now: the flow of the first try ran.
+    await page.wait(f"{STATUS} === 'PENDING' && document.querySelector('.pill.open')")
+    await stack.pay_at_the_sandbox(await order_on(page))
+    await page.wait(PAID)
+
+    assert await stack.database.fetchval("select count(*) from public.orders") == before + 1
+    assert_untroubled(page)
+
+
+async def test_unknown_outcome_offers_no_second_payment_and_resolves(stack: Stack, browser: Browser) -> None:
+    page = await browser.open(stack.url)
+    await stack.break_next_call("alipay.trade.precreate", "timeout")
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait(CHECKING)
+    assert await page.text("h1") == "正在确认结果"
+    assert "请不要重复支付" in await page.text(".state")
+    assert await page.run("document.querySelector('#pay, .code, #cashier')") is None
+    assert (await stack.payment(await order_on(page)))["status"] == "CREATED"
+
+    order_id = await order_on(page)
+    # The worker asks again when its lease on the first question is over; here that is now.
+    await stack.database.execute("update shouyin.payment set check_at = now() where order_id = $1", order_id)
+    await page.wait(f"{WATCHING} && document.querySelector('.code img')")
+    await stack.pay_at_the_sandbox(order_id)
+    await page.wait(PAID)
+    assert page.loads == 1
 
 
 async def test_reloaded_page_finds_its_payment_again(stack: Stack, browser: Browser) -> None:

@@ -165,8 +165,9 @@ function Shop() {
     setStage("opening");
     // A browser opens a new tab only during the press itself; where it goes is known a moment later.
     const cashier = NEW_TAB.has(method) ? window.open("about:blank", "_blank") : null;
+    let made: DemoOrder | undefined;
     try {
-      const made: DemoOrder = order
+      made = order
         ? { orderId: order.id, title: order.data.title ?? "", amount: yuan(order.data.amount) }
         : await createOrder(product);
       if (!order) log("订单", `下单 #${made.orderId} ${made.title} ¥${made.amount}`);
@@ -192,6 +193,8 @@ function Shop() {
       } else cashier?.close();
     } catch (error) {
       cashier?.close();
+      // The next try is about the same order.
+      if (made) setOrder({ id: made.orderId, data: { title: made.title, amount: made.amount, status: "unpaid" } });
       setTrouble(error instanceof Error ? error.message : String(error));
       setStage("choosing");
       log("支付", error instanceof Refused ? `被拒绝 ${error.code}` : "没有收到回答", "bad");
