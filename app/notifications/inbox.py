@@ -112,6 +112,14 @@ class Inbox:
                 deliveries=min(row["received_count"] - row["handled_count"], _MOST_REPEATS),
             )  # fmt: skip
             await tx.one("notification.done", claimed["id"], row["received_count"])
+        log.info(
+            "notification.applied",
+            notification_id=claimed["id"],
+            correlation_id=applied.payment.correlation_id if applied.payment else row["correlation_id"],
+            received_under=row["correlation_id"],
+            payment_id=applied.payment.id if applied.payment else None,
+            changed=applied.changed,
+        )
         for field in applied.differences:
             self._metrics.differences.labels(field).inc()
 

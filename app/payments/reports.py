@@ -62,6 +62,8 @@ async def apply_within(
     if row is None:
         return await _not_ours(tx, now, account, report, correlation_id, deliveries)
     payment = read_payment(row)
+    # One id from the request that made the payment to the last flow; the notification's own is in its row and its log.
+    correlation_id = payment.correlation_id or correlation_id
     differences = list(_differences(payment, account, report))
     if differences:
         return await _record_differences(tx, now, account, report, payment, differences, correlation_id)

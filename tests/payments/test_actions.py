@@ -323,6 +323,25 @@ async def test_a_wrong_amount_at_the_provider_never_pays_the_order(market: Marke
     assert await market.shop.connection.fetchval("select array_agg(field) from shouyin.difference") == ["amount_fen"]
 
 
+async def test_a_clock_that_is_wrong_gives_the_documented_refusal(market: Market) -> None:
+    await market.control("POST", "/clock", advance_s=0, strict_timestamps=True)
+    for skew in (timedelta(minutes=-11), timedelta(minutes=22)):
+        market.shop.clock.advance(skew)
+        with pytest.raises(ProviderRejected) as rejected:
+            await market.create("ALIPAY_QR")
+        assert rejected.value.extra["provider"]["code"] == "isv.invalid-timestamp"
+        assert "clock" in rejected.value.message
+
+
+async def test_one_correlation_id_from_the_request_to_the_flow(market: Market) -> None:
+    payment = await market.create()
+    await market.pay(payment)
+    await market.shop.settle()
+    ids = await market.shop.connection.fetch("select distinct correlation_id from shouyin.event")
+    assert [row["correlation_id"] for row in ids] == ["c-m"]
+    assert await market.shop.connection.fetchval("select correlation_id from shouyin.notification") == "c-n"
+
+
 async def test_callers_without_an_owner_column_share_the_orders(market: Market) -> None:
     await market.shop.connection.execute("update shouyin.activation set owner_column = null")
     order_id = await market.shop.order(user_id=8)
