@@ -6,19 +6,23 @@ taken from it, so that `shouyin token` and `shouyin account list` work beside `m
 
 import asyncio
 import base64
-import hashlib
 import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from app.config import Config, ConfigError, load_config
 from app.errors import ShouyinError
+
+# The rest is imported by the command that needs it: a status should not wait for a schema to be built.
+if TYPE_CHECKING:
+    from app.auth import Principal
+    from app.runtime import Runtime
 
 _T = TypeVar("_T")
 _STATUS_KEYS: Final = ("graphql", "websocket", "sandbox", "database_url", "redis_url")
@@ -53,9 +57,17 @@ def run() -> None:
     """Start everything on this machine, pay a demo order, serve until Ctrl-C."""
     from app.local import LocalError
     from app.local.run import Setup, run_stack
+    from app.shop import migrate_shop, open_shop
+
+    def opened(environ: Mapping[str, str]) -> list[str]:
+        records = _sandbox_accounts(environ)
+        return _with_runtime(lambda runtime: open_shop(runtime, _operator(), records), environ)
+
+    def migrated(environ: Mapping[str, str]) -> list[str]:
+        return _guarded(lambda: asyncio.run(migrate_shop(environ["DATABASE_URL"])))
 
     try:
-        run_stack(os.environ, Setup(migrate=_migrate_shop, open_shop=_open_shop))
+        run_stack(os.environ, Setup(migrate=migrated, open_shop=opened))
     except (LocalError, ConfigError) as exc:
         raise OneLine(str(exc)) from exc
 
@@ -185,11 +197,10 @@ def account_add(
     """Add a merchant account, after testing that its keys belong together."""
     given = _account_fields(fields, files, from_json)
 
-    async def add(runtime: Any) -> Any:
-        title = name or f"{provider} {mode}"
-        return await runtime.accounts.create(_operator(), provider=provider, mode=mode, name=title, fields=given)
-
-    added = _with_runtime(add)
+    title = name or f"{provider} {mode}"
+    added = _with_runtime(
+        lambda runtime: runtime.accounts.create(_operator(), provider=provider, mode=mode, name=title, fields=given)
+    )
     click.echo(f"added merchant account {added.id}: {added.provider} {added.mode} {added.name}")
 
 
@@ -204,6 +215,33 @@ def account_list(*, as_json: bool) -> None:
         return
     for row in rows:
         click.echo(f"{row.id:4}  {row.provider:8} {row.mode:12} {'on ' if row.enabled else 'off'}  {row.name}")
+
+
+@commands.group()
+def flows() -> None:
+    """Runs of the merchant's flows."""
+
+
+@flows.command("list")
+@click.option("--status", "wanted", type=click.Choice(["WAITING", "DONE", "FAILED"]), help="Only these.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 100))
+def flows_list(*, wanted: str | None, limit: int) -> None:
+    """List the newest runs; for a failed one the last line of its traceback."""
+    for run in _with_runtime(
+        lambda runtime: runtime.flows.runs(_operator(), status=wanted, payment_id=None, limit=limit, before_id=None)
+    ):
+        reason = run.error.strip().splitlines()[-1] if run.error and run.status != "DONE" else ""
+        click.echo(
+            f"{run.id:6}  {run.status:8} {run.flow:24} payment {run.payment_id}  {run.attempts} attempts  {reason}"
+        )
+
+
+@flows.command("retry")
+@click.argument("run_id", type=int)
+def flows_retry(*, run_id: int) -> None:
+    """Run a failed or waiting run again, now. One that is done stands."""
+    run = _with_runtime(lambda runtime: runtime.flows.retry(_operator(), run_id))
+    click.echo(f"flow run {run.id} ({run.flow}) is due now")
 
 
 @commands.group()
@@ -276,25 +314,26 @@ def _config() -> Config:
 def _guarded(act: Callable[[], _T]) -> _T:
     """Runs a command's work; everything a person can put right becomes one line."""
     from app.db import DatabaseUnusable
+    from app.vault import VaultError
 
     try:
         return act()
     except ShouyinError as exc:
         raise OneLine(exc.message) from exc
-    except (ConfigError, DatabaseUnusable) as exc:
+    except (ConfigError, DatabaseUnusable, VaultError) as exc:
         raise OneLine(str(exc)) from exc
     except OSError as exc:
         raise OneLine(f"{exc.filename or 'system'}: {exc.strerror or exc}") from exc
 
 
-def _operator() -> Any:
+def _operator() -> "Principal":
     """Whoever may run this command with the deployment's secrets is its administrator."""
     from app.auth import Principal
 
     return Principal(sub=f"cli:{os.environ.get('USER') or os.geteuid()}", is_admin=True)
 
 
-def _with_runtime(act: Callable[[Any], Awaitable[_T]], environ: Mapping[str, str] | None = None) -> _T:
+def _with_runtime(act: "Callable[[Runtime], Awaitable[_T]]", environ: Mapping[str, str] | None = None) -> _T:
     from app.runtime import open_runtime
 
     async def opened() -> _T:
@@ -312,69 +351,6 @@ def _sandbox_accounts(environ: Mapping[str, str]) -> list[dict[str, str]]:
 
     url = environ.get("SANDBOX_URL") or f"http://127.0.0.1:{_sandbox_port(environ)}"
     return load_or_create_accounts(_home(environ) / "sandbox", url)
-
-
-def _migrate_shop(environ: Mapping[str, str]) -> list[str]:
-    """Our tables and the demo shop's."""
-    from app.db import migrate as apply_migrations
-    from app.local.demo import create_demo_table
-
-    async def prepare() -> list[str]:
-        url = environ["DATABASE_URL"]
-        applied = await apply_migrations(url)
-        await create_demo_table(url)
-        return [f"applied {len(applied)} migrations"] if applied else []
-
-    return _guarded(lambda: asyncio.run(prepare()))
-
-
-def _open_shop(environ: Mapping[str, str]) -> list[str]:
-    """Binds the demo table and opens an account for every provider the sandbox plays."""
-    records = _sandbox_accounts(environ)
-
-    async def opened(runtime: Any) -> list[str]:
-        return await _bind_orders(runtime) + await _open_accounts(runtime, records)
-
-    return _with_runtime(opened, environ)
-
-
-async def _bind_orders(runtime: Any) -> list[str]:
-    from app.activation.binding import Binding
-
-    if (await runtime.activation.feature()).active:
-        return []
-    binding = Binding(
-        order_table="public.orders",
-        owner_column="user_id",
-        amount_column="amount",
-        status_column="status",
-        paid_status="paid",
-        failed_status="failed",
-        refunded_status="refunded",
-    )
-    await runtime.activation.activate(_operator(), binding)
-    return ["bound public.orders"]
-
-
-async def _open_accounts(runtime: Any, records: list[dict[str, str]]) -> list[str]:
-    done: list[str] = []
-    known = {row.name: row for row in await runtime.accounts.list(_operator())}
-    wanted: set[str] = set()
-    for record in records:
-        # Other keys or another port make another account; what was paid with the old one stays readable.
-        print_of_keys = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:6]
-        name = f"Sandbox {record['provider']} {record['mode']} {print_of_keys}"
-        wanted.add(name)
-        if name not in known:
-            fields = {field: text for field, text in record.items() if field not in ("provider", "mode")}
-            await runtime.accounts.create(
-                _operator(), provider=record["provider"], mode=record["mode"], name=name, fields=fields
-            )
-            done.append(f"opened {record['provider']} {record['mode']}")
-    for name, row in known.items():
-        if name.startswith("Sandbox ") and row.enabled != (name in wanted):
-            await runtime.accounts.set_enabled(_operator(), row.id, enabled=name in wanted)
-    return done
 
 
 if __name__ == "__main__":

@@ -220,7 +220,8 @@ def _step(what: str) -> Iterator[None]:
 
 
 def _is_made(path: Path) -> bool:
-    return bool({"node_modules", "built", "__pycache__"} & set(path.relative_to(WEB).parts))
+    """Whether a file is no source of the pages: made by a build, or Python beside them."""
+    return path.suffix == ".py" or bool({"node_modules", "built", "__pycache__"} & set(path.relative_to(WEB).parts))
 
 
 def _digest(paths: Sequence[Path]) -> str:

@@ -50,8 +50,8 @@ class Home:
     def locked(self) -> Iterator[None]:
         """Makes the directory and holds it for one stack; the run file is gone afterwards."""
         with _explained(self.path):
-            # A server that runs as another user passes through; what is inside is closed to everybody.
-            self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
+            # Where the servers run as another user, that user passes through; what is inside is closed to it.
+            self.path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
             self.logs.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
