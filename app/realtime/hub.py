@@ -51,7 +51,7 @@ class HubOptions:
     """The hub's pace, in seconds, except the counts."""
 
     # The shortest time from one round of reads to the next; marks made meanwhile share a statement.
-    read_gap_s: float = 0.002
+    read_gap_s: float = 0.001
     # Rows of one statement. A change marks few; a reconnect marks everything.
     read_rows: int = 500
     poll_every_s: float = 45.0
@@ -233,8 +233,7 @@ class Hub:
         topic.watches.remove(watch)
         topic.lane.joining.pop(watch, None)
         if not topic.watches:
-            del topic.lane.topics[topic.id]
-            topic.lane.dirty.discard(topic.id)
+            del topic.lane.topics[topic.id]  # its mark stays: an order's watch may wait for the same row
         watch.end()
         self._metrics.watches.dec()
 
@@ -324,16 +323,17 @@ class Hub:
                 return
             try:
                 rows = await self._read_rows(lane, ids)
+                self._deliver(lane, rows)
+                self._begin(lane, rows, joining)
             except BaseException as exc:
                 lane.dirty.update(row_id for row_id in ids if self._matters(lane, row_id))
-                lane.joining.update({watch: None for watch in joining if watch in watch.topic.watches})
+                still_joining = (watch for watch in joining if watch in watch.topic.watches and not watch.live)
+                lane.joining.update(dict.fromkeys(still_joining))
                 if not isinstance(exc, LOST):
                     raise
                 self._pause(lane, exc)
                 return
             lane.backoff.reset()
-            self._deliver(lane, rows)
-            self._begin(lane, rows, joining)
             if lane.dirty or lane.joining:
                 self._wanted.set()
 

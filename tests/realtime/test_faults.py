@@ -83,6 +83,7 @@ async def test_connections_gone_silent_while_changes_run(
 ) -> None:
     payments = await shop.create(30)
     network = Network(database_url)
+    tasks_before = asyncio.all_tasks()
     async with (
         network.running() as url,
         process(database, url, shop.sources()) as live,
@@ -98,6 +99,7 @@ async def test_connections_gone_silent_while_changes_run(
                 network.heal()
             await until(lambda: live.realtime.connected and live.realtime.leading)
         await reach_the_truth(shop, payments, watching)
+    await until(lambda: asyncio.all_tasks() <= tasks_before)
 
 
 @pytest.mark.parametrize("end", ["restart", "crash"])
