@@ -1,11 +1,13 @@
 // Bundles source/ into built/: content-hashed files, and manifest.json, by which pages.py finds them.
 import { build } from "esbuild";
-import { rm, writeFile } from "node:fs/promises";
+import { rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const built = join(here, "built");
+// Put in place as a whole, so that a server that runs meanwhile never finds half a build.
+const draft = join(here, "node_modules", ".built");
 const settings = {
   absWorkingDir: here,
   bundle: true,
@@ -18,7 +20,7 @@ const settings = {
   logLevel: "warning",
   metafile: true,
   minify: true,
-  outdir: built,
+  outdir: draft,
   target: ["es2022", "chrome100", "firefox100", "safari15.4"],
 };
 
@@ -44,7 +46,7 @@ const entries = {
 };
 const [workers, pages] = [Object.keys(entries).slice(0, 3), Object.keys(entries).slice(3)];
 
-await rm(built, { recursive: true, force: true });
+await rm(draft, { recursive: true, force: true });
 // Workers come first, because the page that starts them must know their hashed names.
 const workerFiles = named(await build({ ...settings, entryPoints: workers, format: "iife" }));
 const workerNames = Object.fromEntries(Object.entries(workerFiles).map(([name, { file }]) => [name, file]));
@@ -58,5 +60,7 @@ const pageFiles = named(
     splitting: true,
   }),
 );
-await writeFile(join(built, "manifest.json"), JSON.stringify(pageFiles, null, 2) + "\n");
+await writeFile(join(draft, "manifest.json"), JSON.stringify(pageFiles, null, 2) + "\n");
+await rm(built, { recursive: true, force: true });
+await rename(draft, built);
 process.stdout.write(`built ${Object.keys(pageFiles).join(", ")} into ${relative(process.cwd(), built)}\n`);

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -76,16 +77,15 @@ def _serve_api(environ: Mapping[str, str]) -> AbstractAsyncContextManager[str]:
 
 
 @asynccontextmanager
-async def _working(environ: Mapping[str, str]) -> AsyncIterator[None]:
-    """A worker process."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app.cli", "worker"),
-        env={**os.environ, **environ},
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+async def _working(environ: Mapping[str, str], log: Path) -> AsyncIterator[None]:
+    """A worker process. One that ended by itself fails the module, with the end of its log."""
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "app.cli", "worker"), env={**os.environ, **environ}, stdout=output, stderr=output
+        )
     try:
         yield
+        assert process.returncode is None, log.read_text()[-2000:]
     finally:
         if process.returncode is None:
             process.terminate()
@@ -119,7 +119,7 @@ async def stack(
         database = await make_orders(module_database_url)
         await _open_shop(environ, home_accounts=load_or_create_accounts(home / "sandbox", sandbox_url))
         api = _serve_api(environ)
-        async with _working(environ):
+        async with _working(environ, home / "worker.log"):
             made = Stack(await api.__aenter__(), sandbox_url, database, environ, api)
             try:
                 yield made
