@@ -61,7 +61,7 @@ class Application:
     async def drain(self) -> None:
         """Ends every socket and stream over the grace period, before the server stops; readiness fails from now on."""
         if self._runtime is not None:
-            await self._connections.drain(self._config.shutdown_grace_s)
+            await self.connections.drain(self._config.shutdown_grace_s)
 
     # --- start and end --------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Application:
             raise
         try:
             self._assemble(runtime)
-            sweep = asyncio.create_task(self._connections.sweep_forever())
+            sweep = asyncio.create_task(self.connections.sweep_forever())
             await send({"type": "lifespan.startup.complete"})
             await receive()
             # Under a server that does not drain, streams still complete instead of holding it up.
@@ -96,7 +96,7 @@ class Application:
         self._health = HealthEndpoints(runtime, connections)
         demo = DemoBackend(config, runtime.db, runtime.clock, runtime.auth) if config.demo else None
         self._pages = Starlette(routes=web_routes(config, demo))
-        self._connections = connections
+        self.connections = connections
         self._runtime = runtime
 
     # --- requests -------------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ class Application:
             await send({"type": "websocket.http.response.start", "status": 404, "headers": []})
             await send({"type": "websocket.http.response.body", "body": b""})
             return
-        socket = Socket(self._runtime, self._engine, self._connections, receive, send)
+        socket = Socket(self._runtime, self._engine, self.connections, receive, send)
         await socket.serve(scope)
 
 

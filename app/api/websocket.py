@@ -211,7 +211,10 @@ class Socket:
         if operation_id in self._operations:
             raise _Violation(_ID_IN_USE, "Subscriber for this id already exists")
         limit = self._runtime.config.subscriptions_per_socket
-        if len(self._operations) + len(self._leaving or ()) >= limit:
+        if self._leaving and len(self._operations) + len(self._leaving) >= limit:
+            # Cancelled a moment ago: their places are free as soon as they have let go.
+            await asyncio.wait(self._leaving)
+        if len(self._operations) >= limit:
             full = QueryTooComplex(f"a connection carries at most {limit} operations at once: complete one first")
             await self._fail(operation_id, [shown_error(full)])
             return

@@ -5,6 +5,7 @@ They are installed from the npm registry when first needed, into tests/api/npm/n
 import asyncio
 import fcntl
 import subprocess
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
 
@@ -29,18 +30,28 @@ def install() -> str:
     return node
 
 
-async def run_node(script: str, *arguments: str) -> str:
-    """What a script of npm/ prints; fails with what it wrote to standard error."""
+async def node_lines(script: str, *arguments: str) -> AsyncGenerator[str, None]:
+    """The lines a script of npm/ prints, as they come; fails with what it wrote to standard error."""
     node = await asyncio.to_thread(install)
     process = await asyncio.create_subprocess_exec(
-        node, script, *arguments, cwd=HERE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        node,
+        script,
+        *arguments,
+        cwd=HERE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=1 << 20,
     )
+    assert process.stdout is not None
+    assert process.stderr is not None
     try:
         async with asyncio.timeout(_RUN_S):
-            out, err = await process.communicate()
+            async for line in process.stdout:
+                yield line.decode()
+            complaint = (await process.stderr.read()).decode()
+            await process.wait()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, f"{script}: {err.decode()[-2000:]}"
-    return out.decode()
+    assert process.returncode == 0, f"{script}: {complaint[-2000:]}"

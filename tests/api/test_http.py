@@ -8,7 +8,7 @@ import structlog
 from graphql import get_introspection_query
 
 from tests.api.conftest import Api, serving_api
-from tests.api.node import run_node
+from tests.api.node import node_lines
 from tests.fixtures.shop import Shop
 
 FEATURE = "{ paymentFeature { active } }"
@@ -16,7 +16,7 @@ FEATURE = "{ paymentFeature { active } }"
 
 async def test_specification_audits(shared_api: Api) -> None:
     """The published audits of graphql-http: all 61 pass, warnings included."""
-    report = json.loads(await run_node("audits.mjs", shared_api.url))
+    report = [json.loads(line) async for line in node_lines("audits.mjs", shared_api.url)]
     assert [audit for audit in report if audit["status"] != "ok"] == []
     assert len(report) == 61
 

@@ -13,10 +13,11 @@ const client = createClient({
   on: { connected: () => say({ connected: true }), pong: () => say({ pong: true }), closed: (e) => say({ closed: e.code }) },
 });
 
-const run = (request) =>
+const run = (request, each = () => {}) =>
   new Promise((resolve, reject) => {
     const results = [];
-    client.subscribe(request, { next: (r) => results.push(r), error: reject, complete: () => resolve(results) });
+    const next = (result) => (results.push(result), each(result));
+    client.subscribe(request, { next, error: reject, complete: () => resolve(results) });
   });
 
 say({ query: await run({ query: "query ($id: ID!) { payment(id: $id) { id status } }", variables: { id: payment } }) });
@@ -26,11 +27,7 @@ await run({ query: "{" }).then(
 );
 const orders = client.iterate({ query: "subscription ($id: ID!) { order(id: $id) { id data } }", variables: { id: order } });
 say({ order: (await orders.next()).value });
-const watching = run({
-  query: "subscription ($id: ID!) { payment(id: $id, untilFinal: true) { id status version } }",
-  variables: { id: payment },
-});
-say({ watching: true });
-say({ payment: await watching });
+const watch = "subscription ($id: ID!) { payment(id: $id, untilFinal: true) { id status version } }";
+await run({ query: watch, variables: { id: payment } }, (result) => say({ payment: result }));
 await orders.return();
 await client.dispose();
