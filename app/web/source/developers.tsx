@@ -37,7 +37,7 @@ export function EventLog({ entries }: { entries: Entry[] }) {
 const STEPS: [string, string][] = [
   ["下单后调用", "mutation {\n  createPayment(input: {\n    orderId: \"10\", method: ALIPAY_QR,\n    subject: \"青瓷茶杯\", idempotencyKey: \"…\"\n  }) { id action { … on QrCode { codeUrl } } }\n}"],
   ["看着结果到来", "subscription {\n  payment(id: \"42\", untilFinal: true) {\n    status final version\n  }\n}"],
-  ["后台照结果办事", "async def on_payment(result, tx):\n    if not result.already_processed:\n        …"],
+  ["后台照结果办事", "async def on_payment(result, connection):\n    if result.already_processed:\n        return\n    await connection.execute(…)"],
 ];
 
 export function Integration({ graphiql, sandboxUrl }: { graphiql: boolean; sandboxUrl: string | null }) {
