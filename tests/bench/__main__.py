@@ -2,10 +2,12 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import resource
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import uvloop
@@ -51,9 +53,12 @@ async def run(
     figures: list[Figure] = []
     async with open_site(scale.orders) as site:
         where = await asyncio.to_thread(machine, site.directory)
-        for name in names:
-            progress(f"{name} …\n")
-            figures += await BENCHES[name](site, scale)
+        with contextlib.ExitStack() as stack:
+            if scale.one_api:
+                site = replace(site, shared_api=stack.enter_context(site.api()))
+            for name in names:
+                progress(f"{name} …\n")
+                figures += await BENCHES[name](site, scale)
     return where, figures
 
 

@@ -18,7 +18,6 @@ from tests.bench.site import Site
 
 _CLIENTS: Final = 16
 _HINT_GAP_S: Final = 0.002
-_ROUNDS: Final = 3
 _RATE: Final = re.compile(r"^tps = ([0-9.]+) ", re.MULTILINE)
 _SCRIPT: Final = """
 \\set id random({first}, {last})
@@ -28,14 +27,14 @@ update shouyin.payment set transaction_id = (:n)::text where id = :id;
 
 
 async def measure(site: Site, scale: Scale) -> list[Figure]:
-    """Medians of three rounds each. An API process leads the relay; it is hinted as often as one busy process would."""
+    """Medians of the rounds. An API process leads the relay; it is hinted as often as one busy process would."""
     payments = sorted(await site.pending_payments(max(scale.many_watchers, 100)))
     script = site.directory / "change.sql"
     script.write_text(_SCRIPT.format(first=payments[0], last=payments[-1]))
     announced: list[float] = []
     silent: list[float] = []
     with site.api():
-        for _ in range(_ROUNDS):
+        for _ in range(scale.rounds):
             await _triggers(site, "disable")
             silent.append(await _pgbench(site, script, scale.commit_round_s))
             await _triggers(site, "enable")

@@ -1,5 +1,6 @@
 """What a benchmark reports, and how it is shown."""
 
+import math
 import os
 import platform
 import statistics
@@ -57,7 +58,7 @@ def table(figures: Sequence[Figure]) -> str:
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least `share` of the values do not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, min(len(ordered) - 1, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[math.ceil(share * len(ordered)) - 1]
 
 
 def median(values: Sequence[float]) -> float:

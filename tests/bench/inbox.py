@@ -8,15 +8,13 @@ from tests.bench.scale import Scale
 from tests.bench.site import Site
 from tests.fixtures.alipay import FORM, signed_notice
 
-_ROUNDS: Final = 3
-
 
 async def measure(site: Site, scale: Scale) -> list[Figure]:
-    """The rate is the median of three rounds. Nobody applies what is stored meanwhile: that is the worker's time."""
+    """The rate is the median of the rounds. Nobody applies what is stored meanwhile: that is the worker's time."""
     with site.api() as api:
         await _round(site, api.port, 0, min(200, scale.notices), scale)
         before = api.cpu_s()
-        loads = [await _round(site, api.port, number, scale.notices, scale) for number in range(1, _ROUNDS + 1)]
+        loads = [await _round(site, api.port, number, scale.notices, scale) for number in range(1, scale.rounds + 1)]
         cpu_s = api.cpu_s() - before
     answers = sum(load.answers for load in loads)
     stored = await site.database.fetchval("select count(*) from shouyin.notification where received_count = 1")

@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -18,6 +18,8 @@ from tests.bench.site import Process, Site
 from tests.bench.watchers import Watchers
 
 _WRITER_LIMIT_S: Final = 60.0
+Write = Callable[[Sequence[int]], Awaitable[list[tuple[int, int, int, int]]]]
+
 _STATEMENT: Final = re.compile(r"^(?P<who>[^|]*)\|LOG:  (?:statement|execute [^:]*): ?(?P<text>.*)$")
 
 
@@ -27,16 +29,17 @@ async def measure_latency(site: Site, scale: Scale) -> list[Figure]:
     few: list[_Arrival] = []
     many: list[_Arrival] = []
     with site.api() as api:
-        watchers = Watchers(site, api.port, payments)
-        await watchers.open_until(scale.few_watchers)
-        few += await _arrivals(site, watchers, scale)
-        await watchers.open_until(scale.many_watchers)
-        before = api.cpu_s()
-        many += await _arrivals(site, watchers, scale)
-        many += await _arrivals(site, watchers, scale)
-        cpu_us = (api.cpu_s() - before) / (2 * scale.changes) * 1e6
-        await watchers.close_until(scale.few_watchers)
-        few += await _arrivals(site, watchers, scale)
+        async with _writing(site, scale) as write:
+            watchers = Watchers(site, api.port, payments)
+            await watchers.open_until(scale.few_watchers)
+            few += await _arrivals(write, watchers)
+            await watchers.open_until(scale.many_watchers)
+            before = api.cpu_s()
+            many += await _arrivals(write, watchers)
+            many += await _arrivals(write, watchers)
+            cpu_us = (api.cpu_s() - before) / (2 * scale.changes) * 1e6
+            await watchers.close_until(scale.few_watchers)
+            few += await _arrivals(write, watchers)
         await watchers.close_until(0)
     name = f"commit to watcher, {scale.changes_per_s:.0f} changes/s"
     figures = []
@@ -63,11 +66,11 @@ async def measure_memory(site: Site, scale: Scale) -> list[Figure]:
     with site.api() as api:
         watchers = Watchers(site, api.port, payments)
         await watchers.open_until(scale.few_watchers)
-        before = await _settled_bytes(api)
+        before = await _settled_bytes(api, scale)
         await watchers.open_until(scale.few_watchers + scale.idle_watchers)
-        after = await _settled_bytes(api)
+        after = await _settled_bytes(api, scale)
         os.kill(api.pid, signal.SIGUSR1)
-        collected = await _settled_bytes(api)
+        collected = await _settled_bytes(api, scale)
         await watchers.close_until(0)
     return [
         Figure("memory", f"RSS an idle watcher, of {scale.idle_watchers}",
@@ -84,11 +87,12 @@ async def measure_statements(site: Site, scale: Scale) -> list[Figure]:
     counted: list[Counter[str]] = []
     with site.api() as api:
         watchers = Watchers(site, api.port, payments)
-        for count in (scale.few_watchers, scale.many_watchers):
-            await watchers.open_until(count)
-            async with _logging_statements(site) as statements:
-                await _arrivals(site, watchers, scale)
-            counted.append(statements)
+        async with _writing(site, scale) as write:
+            for count in (scale.few_watchers, scale.many_watchers):
+                await watchers.open_until(count)
+                async with _logging_statements(site) as statements:
+                    await _arrivals(write, watchers)
+                counted.append(statements)
         await watchers.close_until(0)
     few, many = (counts.total() / scale.changes for counts in counted)
     reads = [counts["read"] / scale.changes for counts in counted]
@@ -109,17 +113,16 @@ class _Arrival:
         self.since_commit_ms = (arrived_ns - committed_ns) / 1e6
 
 
-async def _arrivals(site: Site, watchers: Watchers, scale: Scale) -> list[_Arrival]:
+async def _arrivals(write: Write, watchers: Watchers) -> list[_Arrival]:
     """Has the writer change watched payments, one after the other. Raises RuntimeError when a change never arrived."""
-    watched = watchers.watched
     watchers.start_recording()
-    changes = await _write(site, watched, scale)
+    changes = await write(watchers.watched)
     seen = await watchers.received_all([(change[0], change[1]) for change in changes])
     watchers.recording = False
     # A watcher may skip a state that was overtaken, never the last one.
     newest = {payment_id: version for payment_id, version, _, _ in sorted(changes, key=lambda change: change[1])}
     lost = [payment_id for payment_id, version in newest.items() if (payment_id, version) not in seen]
-    if lost or len(changes) != scale.changes:
+    if lost:
         raise RuntimeError(f"{len(changes)} changes, the last of {len(lost)} payments never arrived")
     return [
         _Arrival(sent_ns, committed_ns, seen[payment_id, version])
@@ -128,29 +131,41 @@ async def _arrivals(site: Site, watchers: Watchers, scale: Scale) -> list[_Arriv
     ]
 
 
-async def _write(site: Site, ids: Sequence[int], scale: Scale) -> list[tuple[int, int, int, int]]:
-    asked = orjson.dumps({"ids": list(ids), "rate": scale.changes_per_s, "count": scale.changes})
+@asynccontextmanager
+async def _writing(site: Site, scale: Scale) -> AsyncIterator[Write]:
+    """The writer as a process; its changes are (payment id, version, sent ns, committed ns)."""
     writer = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.bench.writer",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=dict(site.environ),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=dict(site.environ), limit=1 << 24,
     )  # fmt: skip
-    try:
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    told, answers = writer.stdin, writer.stdout
+
+    async def write(ids: Sequence[int]) -> list[tuple[int, int, int, int]]:
+        told.write(orjson.dumps({"ids": list(ids), "rate": scale.changes_per_s, "count": scale.changes}) + b"\n")
         async with asyncio.timeout(_WRITER_LIMIT_S + scale.changes / scale.changes_per_s):
-            output, _ = await writer.communicate(asked)
+            line = await answers.readline()
+        if not line:
+            raise RuntimeError("the writer ended")
+        return [tuple(change) for change in orjson.loads(line)]
+
+    try:
+        yield write
     finally:
-        if writer.returncode is None:
+        told.close()
+        try:
+            await asyncio.wait_for(writer.wait(), 10)
+        except TimeoutError:
             writer.kill()
             await writer.wait()
-    if writer.returncode != 0:
-        raise RuntimeError(f"the writer ended with status {writer.returncode}")
-    return [tuple(change) for change in orjson.loads(output)]
 
 
-async def _settled_bytes(process: Process) -> int:
-    """Resident memory once it stayed within 100 kB for a second; after at most ten."""
+async def _settled_bytes(process: Process, scale: Scale) -> int:
+    """Resident memory once it stayed within 100 kB for a while; after ten attempts whatever it is."""
     before = process.resident_bytes()
     for _ in range(10):
-        await asyncio.sleep(1)
+        await asyncio.sleep(scale.settle_s)
         now = process.resident_bytes()
         if abs(now - before) < 100_000:
             return now

@@ -19,6 +19,10 @@ class Scale:
     changes_per_s: float
     changes: int
     commit_round_s: int
+    # how long memory has to stay as it is before it is read
+    settle_s: float = 1.0
+    # one API process for all benches instead of a fresh one for each
+    one_api: bool = False
 
     @property
     def orders(self) -> int:
@@ -37,5 +41,5 @@ BRIEF = Scale(
 )  # fmt: skip
 SMOKE = Scale(
     connections=2, rounds=1, round_s=1, round_requests=10, notices=10, few_watchers=2, many_watchers=4,
-    idle_watchers=4, changes_per_s=100, changes=8, commit_round_s=1,
+    idle_watchers=4, changes_per_s=100, changes=8, commit_round_s=1, settle_s=0.05, one_api=True,
 )  # fmt: skip

@@ -86,6 +86,7 @@ class Site:
     account_id: int
     alipay_key: rsa.RSAPrivateKey
     next_order: list[int]
+    shared_api: Process | None = None
 
     @property
     def database_url(self) -> str:
@@ -123,7 +124,10 @@ class Site:
 
     @contextmanager
     def api(self) -> Iterator[Process]:
-        """A fresh API process, ready."""
+        """A fresh API process, ready; the shared one where there is one."""
+        if self.shared_api is not None:
+            yield self.shared_api
+            return
         with self.part("tests.bench.api", ready="/readyz") as process:
             yield process
 

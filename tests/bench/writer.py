@@ -1,7 +1,8 @@
 """Changes payments at a steady rate, from a process of its own that stands by as a relay, as every worker does.
 
-Standard input: {"ids": […], "rate": a second, "count": how many}. Standard output, at the end: one
-[payment id, version, sent ns, committed ns] per change; `committed` is when the commit's answer was here.
+Each line of standard input: {"ids": […], "rate": changes a second, "count": how many}; its answer is one line too:
+[[payment id, version, sent ns, committed ns], …], where `committed` is when the commit's answer was here. It ends with
+its input.
 """
 
 import asyncio
@@ -22,8 +23,8 @@ update shouyin.payment set transaction_id = coalesce(transaction_id::bigint, 0) 
 """
 
 
-async def change_steadily(config: Config, ids: list[int], rate: float, count: int) -> list[tuple[int, int, int, int]]:
-    """Makes `count` changes, each to the next of the ids; begins a second after the start, when all is connected."""
+async def serve(config: Config) -> None:
+    """Answers lines until there are no more."""
     opened = await open_database(config.database_url)
     database = Database(opened.pool, {"change": _CHANGE})
     realtime = Realtime(
@@ -33,6 +34,21 @@ async def change_steadily(config: Config, ids: list[int], rate: float, count: in
         metrics=RealtimeMetrics(Metrics().registry),
     )
     await realtime.start()
+    try:
+        while line := await asyncio.to_thread(sys.stdin.buffer.readline):
+            asked = orjson.loads(line)
+            changes = await change_steadily(database, asked["ids"], asked["rate"], asked["count"])
+            sys.stdout.buffer.write(orjson.dumps(changes) + b"\n")
+            sys.stdout.buffer.flush()
+    finally:
+        await realtime.stop()
+        await opened.close()
+
+
+async def change_steadily(
+    database: Database, ids: list[int], rate: float, count: int
+) -> list[tuple[int, int, int, int]]:
+    """Makes `count` changes, each to the next of the ids, without waiting for the one before."""
     done: list[tuple[int, int, int, int]] = []
 
     async def change(payment_id: int) -> None:
@@ -42,19 +58,13 @@ async def change_steadily(config: Config, ids: list[int], rate: float, count: in
         assert row is not None
         done.append((payment_id, row["version"], sent_ns, committed_ns))
 
-    try:
-        begin = time.perf_counter() + 1
-        async with asyncio.TaskGroup() as group:
-            for number in range(count):
-                await asyncio.sleep(max(0.0, begin + number / rate - time.perf_counter()))
-                group.create_task(change(ids[number % len(ids)]))
-    finally:
-        await realtime.stop()
-        await opened.close()
+    begin = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            await asyncio.sleep(max(0.0, begin + number / rate - time.perf_counter()))
+            group.create_task(change(ids[number % len(ids)]))
     return done
 
 
 if __name__ == "__main__":
-    asked = orjson.loads(sys.stdin.buffer.read())
-    changes = uvloop.run(change_steadily(load_config(), asked["ids"], asked["rate"], asked["count"]))
-    sys.stdout.buffer.write(orjson.dumps(changes))
+    uvloop.run(serve(load_config()))
