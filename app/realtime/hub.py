@@ -12,6 +12,7 @@ object, so that a layer above can share what it makes of one.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +29,9 @@ from app.realtime.session import LOST, Backoff
 _log: Final = structlog.stdlib.get_logger("shouyin.realtime")
 
 Read: TypeAlias = Callable[[Sequence[int]], Awaitable[Mapping[int, Any]]]
+
+_ID: Final = re.compile(r"[0-9]{1,19}")
+_LARGEST_ID: Final = 2**63 - 1
 
 # What nobody has been told about yet; older than any version and equal to none.
 _UNSEEN: Final = object()
@@ -209,7 +213,7 @@ class Hub:
         """A watch of one subject, not yet registered. Raises ValueError for a subject nobody reads."""
         name, _, topic_id = subject.partition(":")
         lane = self._lanes.get(name)
-        if lane is None or not topic_id.isdecimal():
+        if lane is None or _ID.fullmatch(topic_id) is None or int(topic_id) > _LARGEST_ID:
             raise ValueError(f"{subject!r}: not a subject; there are {', '.join(sorted(self._lanes))}, each with an id")
         return Watch(self, _Topic(lane, int(topic_id)))
 

@@ -1,7 +1,6 @@
 """What the realtime tests share: payments that change, collectors that watch, a network that goes silent."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -88,6 +87,10 @@ class Shop:
         """Keys not yet announced."""
         count: int = await self.database.pool.fetchval("select count(*) from shouyin.change")
         return count
+
+    async def nothing_waits(self) -> bool:
+        """Whether all keys have been announced."""
+        return await self.waiting() == 0
 
     def sources(self) -> dict[str, Source]:
         """Payments by id and by order, counted in `reads`, and orders without a version."""
@@ -293,8 +296,3 @@ async def end_backends(url: str, name: str) -> int:
 def announcement(*keys: tuple[str, int, int | None, int | None]) -> str:
     """What the relay sends for these (kind, id, version, order id)."""
     return "1|" + ";".join(",".join("" if part is None else str(part) for part in key) for key in keys)
-
-
-def as_json(value: Any) -> str:
-    """A stable text of a row."""
-    return json.dumps(value, sort_keys=True)
