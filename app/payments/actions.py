@@ -368,7 +368,8 @@ def may_see(caller: Principal, owner: str | None) -> bool:
 
 def new_out_trade_no(now: datetime) -> str:
     """A number of 26 characters nobody can guess, sortable by time: SY + Shanghai time + 10 random characters."""
-    random = "".join(secrets.choice(_NUMBER_ALPHABET) for _ in range(10))
+    # The alphabet has 32 characters, so that five bits of a byte choose evenly; one system call instead of twenty.
+    random = "".join([_NUMBER_ALPHABET[byte & 31] for byte in secrets.token_bytes(10)])
     return f"SY{now.astimezone(SHANGHAI):%Y%m%d%H%M%S}{random}"
 
 
