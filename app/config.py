@@ -99,7 +99,6 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         raise ConfigError("JWT_SECRET: missing; set it (32 bytes or more), or JWT_JWKS_URL, to have tokens checked")
     if secret is not None and len(secret.encode()) < 32:
         raise ConfigError("JWT_SECRET: shorter than 32 bytes; generate one with: openssl rand -hex 32")
-    sandbox_url = env.optional("SANDBOX_URL")
     return Config(
         database_url=database_url,
         listen_database_url=env.optional("LISTEN_DATABASE_URL") or database_url,
@@ -121,7 +120,7 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         minimum_amount_fen=env.parsed("MINIMUM_AMOUNT", parse_yuan, "0.02"),
         maximum_amount_fen=env.parsed("MAXIMUM_AMOUNT", parse_yuan, "100000000"),
         default_expiry=timedelta(seconds=env.whole("PAYMENT_EXPIRES_S", 7200, low=60, high=86400 * 15)),
-        sandbox_url=sandbox_url.rstrip("/") if sandbox_url else None,
+        sandbox_url=(env.optional("SANDBOX_URL") or "").rstrip("/") or None,
         graphiql=env.flag("GRAPHIQL"),
         introspection=env.flag("INTROSPECTION"),
         demo=env.flag("DEMO"),
@@ -143,7 +142,7 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
 
 
 def parse_master_keys(text: str) -> dict[str, bytes]:
-    """"id:base64,id:base64" → {id: 32 bytes}, order kept. Raises ValueError."""
+    """ "id:base64,id:base64" → {id: 32 bytes}, order kept. Raises ValueError."""
     keys: dict[str, bytes] = {}
     for part in text.split(","):
         key_id, separator, encoded = part.strip().partition(":")

@@ -483,4 +483,4 @@ def _yuan_of_order(order_amount_fen: Any) -> str:
     if order_amount_fen is None:
         return "it has none"
     whole = order_amount_fen == int(order_amount_fen)
-    return format_yuan(int(order_amount_fen)) if whole else f"{order_amount_fen / 100:f}"
+    return format_yuan(int(order_amount_fen)) if whole else f"{order_amount_fen.scaleb(-2):f}"
