@@ -16,7 +16,7 @@ UV := uv==0.13.9
 COMPILE := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .NOTPARALLEL:
-.PHONY: help run test check bench lint types schema web local dev lock clean python
+.PHONY: help run test check bench lint types schema web browser local dev lock clean python
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -24,7 +24,7 @@ help:
 run: local web
 	@exec $(BIN)/shouyin run
 
-test: dev web
+test: dev web browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 check: lint types schema
@@ -52,6 +52,9 @@ dev: python
 
 web: local
 	$(INSTALL) web
+
+browser: python
+	$(INSTALL) browser
 
 python:
 	@test -n '$(PYTHON)' && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \

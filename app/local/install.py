@@ -3,6 +3,7 @@
     python3 app/local/install.py local    what `make run` needs
     python3 app/local/install.py dev      what `make test` and `make check` need
     python3 app/local/install.py web      app/web/built, with the system's Node or the one from a wheel
+    python3 app/local/install.py browser  a Chromium for the browser tests, where root can have one from apt
 
 It runs before anything is installed, so that it imports the standard library only. Each part leaves a stamp that says
 from what it was made; a part whose stamp still fits costs a few milliseconds.
@@ -25,6 +26,7 @@ VENV = ROOT / ".venv"
 WEB = ROOT / "app" / "web"
 PROJECT = "this project"
 OLDEST_NODE = (20, 19)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class InstallError(Exception):
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         for part in arguments:
             if part == "web":
                 install_web()
+            elif part == "browser":
+                install_browser()
             else:
                 install_environment(part)
     except InstallError as exc:
@@ -93,6 +97,21 @@ def install_web() -> None:
     with _step("building the web pages"):
         _run([node, npm, "run", "--silent", "build"], cwd=WEB, environ=environ)
     stamp.write_text(wanted)
+
+
+def install_browser() -> None:
+    """Installs the system's Chromium where that takes no password: as root, with apt. Elsewhere the tests that need
+    one are skipped and say what to install; so they are when this fails."""
+    if any(map(shutil.which, BROWSERS)) or os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return
+    environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        with _step("installing chromium for the browser tests (apt)"):
+            _run(["apt-get", "update", "-qq"], cwd=ROOT, environ=environ)
+            wanted = ["install", "-y", "-qq", "--no-install-recommends", "chromium"]
+            _run(["apt-get", *wanted], cwd=ROOT, environ=environ)
+    except InstallError as exc:
+        print(f"install: {exc}; the browser tests will be skipped", file=sys.stderr)
 
 
 def find_node() -> tuple[str, str, dict[str, str]]:

@@ -194,7 +194,8 @@ def interruptible() -> Iterator[threading.Event]:
 
     previous = {number: signal.getsignal(number) for number in _HANDLED}
     for number in _HANDLED:
-        if previous[number] is not signal.SIG_IGN:  # nohup ignores SIGHUP, and means it
+        # nohup ignores SIGHUP, and means it; a script's background job ignores SIGINT without anybody having asked.
+        if number != signal.SIGHUP or previous[number] is not signal.SIG_IGN:
             signal.signal(number, tell)
     try:
         yield told

@@ -173,3 +173,38 @@ def test_no_node_at_all_is_one_line(checkout: Path, programs: Programs, capsys: 
     assert refused(capsys, "web").startswith(
         "install: no Node.js found, neither on the PATH (20.19 or newer, with npm)"
     )
+
+
+@pytest.mark.parametrize(
+    ("found", "uid", "calls"),
+    [
+        ({"apt-get"}, 0, ["update", "install"]),
+        ({"apt-get", "chromium"}, 0, []),
+        ({"apt-get"}, 1000, []),
+        (set(), 0, []),
+    ],
+)
+def test_a_browser_is_installed_only_where_that_takes_no_password(
+    monkeypatch: pytest.MonkeyPatch, found: set[str], uid: int, calls: list[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(install.shutil, "which", lambda name: name if name in found else None)
+    monkeypatch.setattr(install.os, "geteuid", lambda: uid)
+    monkeypatch.setattr(install, "_run", lambda command, cwd, environ: asked.append(command[1]))
+    assert install.main(["browser"]) == 0
+    assert asked == calls
+
+
+def test_a_browser_that_cannot_be_had_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(command: list[str], cwd: Path, environ: dict[str, str]) -> None:
+        raise install.InstallError("apt-get update failed: no network")
+
+    monkeypatch.setattr(install.shutil, "which", lambda name: name if name == "apt-get" else None)
+    monkeypatch.setattr(install.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(install, "_run", fail)
+    assert install.main(["browser"]) == 0
+    assert capsys.readouterr().err == (
+        "install: apt-get update failed: no network; the browser tests will be skipped\n"
+    )
