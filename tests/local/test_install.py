@@ -188,8 +188,8 @@ def test_a_browser_is_installed_only_where_that_takes_no_password(
     monkeypatch: pytest.MonkeyPatch, found: set[str], uid: int, calls: list[str]
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(install.shutil, "which", lambda name: name if name in found else None)
-    monkeypatch.setattr(install.os, "geteuid", lambda: uid)
+    monkeypatch.setattr("app.local.install.shutil.which", lambda name: name if name in found else None)
+    monkeypatch.setattr("app.local.install.os.geteuid", lambda: uid)
     monkeypatch.setattr(install, "_run", lambda command, cwd, environ: asked.append(command[1]))
     assert install.main(["browser"]) == 0
     assert asked == calls
@@ -201,8 +201,8 @@ def test_a_browser_that_cannot_be_had_stops_nothing(
     def fail(command: list[str], cwd: Path, environ: dict[str, str]) -> None:
         raise install.InstallError("apt-get update failed: no network")
 
-    monkeypatch.setattr(install.shutil, "which", lambda name: name if name == "apt-get" else None)
-    monkeypatch.setattr(install.os, "geteuid", lambda: 0)
+    monkeypatch.setattr("app.local.install.shutil.which", lambda name: name if name == "apt-get" else None)
+    monkeypatch.setattr("app.local.install.os.geteuid", lambda: 0)
     monkeypatch.setattr(install, "_run", fail)
     assert install.main(["browser"]) == 0
     assert capsys.readouterr().err == (
