@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 from starlette.applications import Starlette
@@ -28,11 +28,9 @@ from app.api.notify import NotifyEndpoint
 from app.api.schema import graphql_schema
 from app.api.websocket import Socket
 from app.config import Config
+from app.runtime import Runtime
 from app.web.demo import DemoBackend
 from app.web.pages import page_headers, render_graphiql, web_routes
-
-if TYPE_CHECKING:
-    from app.runtime import Runtime
 
 _PREFLIGHT_S: Final = b"600"
 
@@ -42,7 +40,7 @@ _log = structlog.stdlib.get_logger("shouyin.http")
 class Application:
     """One process's application; `open_runtime` is called once, when the server starts it."""
 
-    def __init__(self, config: Config, open_runtime: Callable[[], Awaitable["Runtime"]]) -> None:
+    def __init__(self, config: Config, open_runtime: Callable[[], Awaitable[Runtime]]) -> None:
         self._config = config
         self._open_runtime = open_runtime
         self._engine = Engine(graphql_schema(), introspection=config.introspection)
@@ -86,7 +84,7 @@ class Application:
             await runtime.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _assemble(self, runtime: "Runtime") -> None:
+    def _assemble(self, runtime: Runtime) -> None:
         config = self._config
         connections = Connections(runtime.metrics, limit=config.sockets_limit, lifetime=config.socket_lifetime)
         page = (lambda: render_graphiql(config)) if config.graphiql else None
@@ -117,9 +115,6 @@ class Application:
                 await respond(answer.send, status, b"", headers=headers_out)
             else:
                 await self._dispatch(route, scope, receive, answer.send, correlation_id)
-        except OSError:
-            # The client left while it was answered.
-            return
         except Exception as exc:
             _log.exception("request_failed", route=route, error=type(exc).__name__)
             if answer.status is not None:

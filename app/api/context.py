@@ -7,7 +7,7 @@ an event would serve the next event yesterday's rows.
 import re
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from strawberry.dataloader import DataLoader
 from strawberry.types import Info
@@ -16,9 +16,7 @@ from app.auth import Principal
 from app.errors import Forbidden, Unauthenticated
 from app.payments.actions import Order, may_see
 from app.payments.model import Payment
-
-if TYPE_CHECKING:
-    from app.runtime import Runtime
+from app.runtime import Runtime
 
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._:-]{8,64}", re.ASCII)
 
@@ -36,7 +34,7 @@ class Context:
     __slots__ = ("_orders", "_payments", "address", "correlation_id", "principal", "runtime")
 
     def __init__(
-        self, runtime: "Runtime", principal: Principal | None, correlation_id: str, address: str | None
+        self, runtime: Runtime, principal: Principal | None, correlation_id: str, address: str | None
     ) -> None:
         self.runtime = runtime
         self.principal = principal

@@ -2,16 +2,14 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import strawberry
 
 from app.api.context import ApiInfo
 from app.api.scalars import read_id
 from app.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from app.flows import runs
+from app.flows import runs
 
 
 @strawberry.enum
@@ -36,7 +34,7 @@ class FlowRun:
     finished_at: datetime | None
 
     @classmethod
-    def of(cls, run: "runs.FlowRun") -> Self:
+    def of(cls, run: runs.FlowRun) -> Self:
         """The run as administrators see it."""
         return cls(
             id=strawberry.ID(str(run.id)),

@@ -5,7 +5,7 @@ answers, its migrations are ours, the listener is connected and was heard of lat
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 import structlog
@@ -14,9 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from app.api.asgi import Headers, Scope, Send, respond, respond_json
 from app.api.connections import Connections
 from app.db import missing_migrations
-
-if TYPE_CHECKING:
-    from app.runtime import Runtime
+from app.runtime import Runtime
 
 _DATABASE_S: Final = 2.0
 # The listener proves itself every few seconds; several proofs in a row have to fail.
@@ -28,7 +26,7 @@ _log = structlog.stdlib.get_logger("shouyin.health")
 class HealthEndpoints:
     """The three of one process."""
 
-    def __init__(self, runtime: "Runtime", connections: Connections) -> None:
+    def __init__(self, runtime: Runtime, connections: Connections) -> None:
         self._runtime = runtime
         self._connections = connections
         self._migrated = False

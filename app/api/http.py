@@ -8,7 +8,7 @@ Source: https://graphql.github.io/graphql-over-http/draft/ and https://github.co
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 import orjson
@@ -33,9 +33,7 @@ from app.api.execution import Engine, OperationRequest, RequestErrors, is_subscr
 from app.api.negotiation import EVENT_STREAM, GRAPHQL_JSON, HTML, PLAIN_JSON, choose_media_type
 from app.api.sse import EventStream, send_errors
 from app.errors import QueryTooComplex, Unauthenticated
-
-if TYPE_CHECKING:
-    from app.runtime import Runtime
+from app.runtime import Runtime
 
 _CONTENT_TYPES: Final = {
     PLAIN_JSON: b"application/json; charset=utf-8",
@@ -58,7 +56,7 @@ class GraphQLEndpoint:
 
     def __init__(
         self,
-        runtime: "Runtime",
+        runtime: Runtime,
         engine: Engine,
         connections: Connections,
         page: Callable[[], str] | None = None,

@@ -5,15 +5,13 @@ no token here: the provider's signature is the only proof, and nothing of the re
 """
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
 from app.api.asgi import BodyTooLarge, ClientGone, Headers, Receive, Scope, Send, read_body, respond
 from app.errors import NotFound
-
-if TYPE_CHECKING:
-    from app.runtime import Runtime
+from app.runtime import Runtime
 
 # The documented notifications stay below 10 kB.
 _BODY_LIMIT: Final = 262_144
@@ -26,7 +24,7 @@ _log = structlog.stdlib.get_logger("shouyin.notify")
 class NotifyEndpoint:
     """Hands notifications to the inbox and its acknowledgement back."""
 
-    def __init__(self, runtime: "Runtime") -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, correlation_id: str) -> int:

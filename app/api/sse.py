@@ -82,8 +82,6 @@ class EventStream:
                 following = asyncio.ensure_future(anext(self._results, None))
         except RequestErrors as exc:
             await send(_event({"errors": format_errors(exc.errors, correlation_id, metrics)}))
-        except OSError:
-            return
         except Exception as exc:
             # What the source raised after the stream had begun: the status line is long gone.
             await send(_event({"errors": format_exception(exc, correlation_id, metrics)}))

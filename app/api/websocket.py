@@ -17,7 +17,7 @@ Source: https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -28,11 +28,9 @@ from app.api.connections import Connections
 from app.api.context import Context, correlation_id_of, token_expired
 from app.api.errors import format_errors, format_exception, shown_error
 from app.api.execution import Engine, OperationRequest, RequestErrors, is_subscription
+from app.auth import Principal
 from app.errors import QueryTooComplex, Unauthenticated
-
-if TYPE_CHECKING:
-    from app.auth import Principal
-    from app.runtime import Runtime
+from app.runtime import Runtime
 
 PROTOCOL: Final = "graphql-transport-ws"
 _INIT_TIMEOUT_S: Final = 10.0
@@ -83,7 +81,7 @@ class Socket:
     )
 
     def __init__(
-        self, runtime: "Runtime", engine: Engine, connections: Connections, receive: Receive, send: Send
+        self, runtime: Runtime, engine: Engine, connections: Connections, receive: Receive, send: Send
     ) -> None:
         self._runtime = runtime
         self._engine = engine
@@ -236,7 +234,7 @@ class Socket:
                 await self._say({"id": operation_id, "type": "complete"})
         except RequestErrors as exc:
             await self._fail(operation_id, exc.errors)
-        except (_Gone, OSError):
+        except _Gone:
             self._finish(operation_id)
         except Exception as exc:  # the last place that knows which operation it was
             if self._finish(operation_id):
@@ -298,7 +296,10 @@ class Socket:
     async def _say(self, message: Mapping[str, Any]) -> None:
         if self._closed:
             raise _Gone
-        await self._send({"type": "websocket.send", "text": orjson.dumps(message).decode()})
+        try:
+            await self._send({"type": "websocket.send", "text": orjson.dumps(message).decode()})
+        except OSError as exc:
+            raise _Gone from exc
 
     async def _end_tasks(self) -> None:
         for operation_id in list(self._operations):

@@ -2,14 +2,21 @@
 
 import asyncio
 import json
+from datetime import timedelta
+from pathlib import Path
 
+import httpx
 import pytest
 import structlog
 from graphql import get_introspection_query
 
+from app.auth import issue_token
+from app.main import create_app
 from tests.api.conftest import Api, serving_api
 from tests.api.node import node_lines
-from tests.fixtures.shop import Shop
+from tests.fixtures.servers import OwnPostgres
+from tests.fixtures.shop import Shop, config_for
+from tests.fixtures.web import serving
 
 FEATURE = "{ paymentFeature { active } }"
 
@@ -273,6 +280,33 @@ async def test_health_and_readiness(api: Api) -> None:
     unready = await api.http.get(f"{api.origin}/readyz")
     assert unready.status_code == 503
     assert unready.json()["reasons"].keys() == {"migrations"}
+
+
+async def test_without_the_database_nothing_hangs_and_nothing_leaks(
+    own_postgres: OwnPostgres, redis_url: str, tmp_path: Path, http: httpx.AsyncClient
+) -> None:
+    url = await own_postgres.create_database("shop")
+    config = config_for(url, redis_url, tmp_path)
+    headers = {"authorization": f"Bearer {issue_token(config, '7', ttl=timedelta(hours=1))}"}
+    async with serving(create_app(config)) as origin:
+        assert (await http.get(f"{origin}/readyz")).status_code == 200
+        own_postgres.stop()
+        unready = await http.get(f"{origin}/readyz")
+        assert unready.status_code == 503
+        assert unready.json()["reasons"]["database"] == "does not answer"
+        # A provider repeats what was answered with 5xx.
+        notified = await http.post(f"{origin}/notify/alipay/1", content=b"sign=x")
+        assert notified.status_code == 500
+        asked = await http.post(f"{origin}/graphql", json={"query": "{ payment(id: 1) { id } }"}, headers=headers)
+        watched = await http.post(
+            f"{origin}/graphql",
+            json={"query": "subscription { payments(orderId: 1) { id } }"},
+            headers=headers | {"accept": "text/event-stream"},
+        )
+        for answer in (notified, asked, watched):
+            assert '"code":"INTERNAL"' in answer.text
+            assert "127.0.0.1" not in answer.text
+        assert (await http.get(f"{origin}/healthz")).status_code == 200
 
 
 async def test_metrics_are_for_neighbours_only(api: Api) -> None:
