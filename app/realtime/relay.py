@@ -105,10 +105,12 @@ class Relay:
 
     async def _stand_by(self, session: Session) -> None:
         """Returns once the lock is ours. Meanwhile this process's hints go to the leader over this session."""
+        loop = asyncio.get_running_loop()
         while not await session.fetchval(self._queries["realtime.try_lead"], _LEADER_LOCK):
             pause_s = self._options.take_over_s * random.uniform(0.5, 1)  # noqa: S311 - spreads processes, guards nothing
-            until = asyncio.get_running_loop().time() + pause_s
-            while await self._hint_before(until):
+            until = loop.time() + pause_s
+            # The clock is asked first: hints that never pause must not keep this process from taking over.
+            while loop.time() < until and await self._hint_before(until):
                 await session.fetchval(self._queries["realtime.hint"])
                 await asyncio.sleep(self._options.hint_gap_s)
 
@@ -131,13 +133,18 @@ class Relay:
         loop = asyncio.get_running_loop()
         while True:
             rows = await self._drain(session)
-            if self._deleted >= self._options.vacuum_after_rows:
-                self._deleted = 0
-                await session.execute(self._queries["realtime.vacuum"])
-            if rows:
-                await asyncio.sleep(self._options.drain_gap_s)
             if rows < self._options.batch_rows:
+                await self._vacuum(session)
+                # Also when nothing was there: many commits hint that have changed nothing anybody may watch.
+                await asyncio.sleep(self._options.drain_gap_s)
                 await self._hint_before(loop.time() + self._options.poll_s)
+
+    async def _vacuum(self, session: Session) -> None:
+        """Keeps the table as small as what waits; one that a long backlog made large is left to autovacuum."""
+        if self._deleted >= self._options.vacuum_after_rows:
+            self._deleted = 0
+            if await session.fetchval(self._queries["realtime.small"]):
+                await session.execute(self._queries["realtime.vacuum"])
 
     async def _drain(self, session: Session) -> int:
         """Announces what waits, at most one batch; the number of rows taken."""

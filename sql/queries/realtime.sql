@@ -34,6 +34,10 @@ select
   (select extract(epoch from clock_timestamp() - min(changed_at))::float8 from taken) as lag_s,
   (select count(pg_notify('shouyin_change', payload)) from payloads) as announcements;
 
+-- name: small
+-- Whether the table is vacuumed in milliseconds: nothing is announced meanwhile.
+select pg_relation_size('shouyin.change') < 64 * 1024 * 1024;
+
 -- name: vacuum
 -- Keeps a drain from reading past what it deleted. A role that may not is told so by a warning, and autovacuum serves.
 vacuum (skip_locked, truncate, analyze false) shouyin.change;

@@ -87,6 +87,24 @@ async def test_killed_leader_in_another_process_is_followed_at_once(
             assert await _leaders(database_url) == 1
 
 
+async def test_stand_by_that_is_hinted_without_a_pause_still_takes_over(
+    shop: Shop, database: Database, database_url: str
+) -> None:
+    async with process(database, database_url, {}) as leader:
+        await until(lambda: leader.realtime.leading)
+        async with process(database, database_url, {}) as stand_by:
+
+            async def hint() -> None:
+                while True:
+                    stand_by.realtime.hint()
+                    await asyncio.sleep(0)
+
+            hinting = asyncio.create_task(hint())
+            await leader.realtime.stop()
+            await until(lambda: stand_by.realtime.leading)
+            hinting.cancel()
+
+
 async def test_frozen_leader_is_ended_by_the_server_and_followed(
     shop: Shop, database: Database, database_url: str
 ) -> None:
