@@ -1,0 +1,244 @@
+"""The README is true: its commands exist, its operations run, its snippets take a payment to its end."""
+
+import asyncio
+import json
+import re
+import shlex
+import sys
+import types
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from app.auth import issue_token
+from app.cli import commands
+from app.main import create_app
+from app.payments.model import Payment
+from tests.api.node import HERE, install
+from tests.fixtures.market import Market
+from tests.fixtures.web import serving
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+# What a browser and a phone have built in.
+BROWSER = 'import { WebSocket } from "ws";\nglobalThis.WebSocket = WebSocket;\n'
+
+
+def blocks(language: str) -> list[str]:
+    """The README's fenced blocks of one language, in order."""
+    return [text for name, text in BLOCKS if name == language]
+
+
+@dataclass
+class Api:
+    """The API of a market, as a client meets it."""
+
+    market: Market
+    url: str
+    token: str
+
+    async def run(self, document: str, **variables: Any) -> Any:
+        """One operation; its data. Fails on any error."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.post(
+                f"{self.url}/graphql",
+                json={"query": document, "variables": variables},
+                headers={"authorization": f"Bearer {self.token}"},
+            )
+        body = answer.json()
+        assert "errors" not in body, body
+        return body["data"]
+
+    async def payment(self, payment_id: str) -> Payment:
+        """The row."""
+        row = await self.market.shop.runtime.payments.by_ids([int(payment_id)])
+        return row[int(payment_id)]
+
+
+@pytest.fixture
+async def api(market: Market) -> AsyncIterator[Api]:
+    """The market's API on a real port, with user 7's token."""
+    config = market.shop.config
+    async with serving(create_app(config, clock=market.shop.clock)) as url:
+        yield Api(market, url, issue_token(config, sub="7", roles=("user",), ttl=timedelta(hours=1)))
+
+
+async def script(program: str, folder: Path, *arguments: str) -> AsyncIterator[Any]:
+    """Runs a Node program and yields the JSON lines it prints."""
+    node = await asyncio.to_thread(install)
+    (folder / "node_modules").symlink_to(HERE / "node_modules")
+    (folder / "main.mjs").write_text(BROWSER + program)
+    process = await asyncio.create_subprocess_exec(
+        node, "main.mjs", *arguments, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(40):
+            async for line in process.stdout:
+                yield json.loads(line)
+            assert await process.wait() == 0, (await process.stderr.read()).decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def test_every_command_exists() -> None:
+    runner = CliRunner()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    inline = re.findall(r"`((?:\.venv/bin/)?shouyin [^`]+|make [a-z]+)`", README)
+    lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    assert len(lines) >= 5
+    for line in [*lines, *inline]:
+        words = shlex.split(line)
+        if words[0] == "make":
+            assert words[1] in targets, line
+            continue
+        assert Path(words[0]).name == "shouyin", line
+        path = [word for word in words[1:] if re.fullmatch(r"[a-z]+", word)][:2]
+        shown = runner.invoke(commands, [*path, "--help"])
+        if shown.exit_code != 0:  # the second word was an argument
+            shown = runner.invoke(commands, [*path[:1], "--help"])
+        assert shown.exit_code == 0, line
+        for option in (word for word in words if word.startswith("--")):
+            assert option in shown.output, line
+
+
+def test_every_link_and_picture_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_every_file_the_map_names_exists() -> None:
+    [drawn] = blocks("")
+    for name in re.findall(r"\b(?:app|sql|tests)/[a-z_/]*(?:\.py)?", drawn):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_setting_it_names_is_read() -> None:
+    known = (ROOT / "app" / "config.py").read_text() + (ROOT / "compose.yaml").read_text()
+    for name in re.findall(r"`([A-Z]+_[A-Z_]+|PORT|FLOWS)`", README):
+        codes = re.findall(r"code = \"([A-Z_]+)\"", (ROOT / "app" / "errors.py").read_text())
+        assert f'"{name}"' in known or name in (*codes, "INTERNAL", "SUCCESSFUL"), name
+
+
+def test_every_error_code_it_names_exists() -> None:
+    codes = set(re.findall(r"code = \"([A-Z_]+)\"", (ROOT / "app" / "errors.py").read_text())) | {"INTERNAL"}
+    table = README[README.index("| code | means |") : README.index("## Your business logic")]
+    named = {
+        word
+        for row in table.splitlines()
+        for word in re.findall(r"`([A-Z_]+)`", row.split("|")[1] if "|" in row else "")
+    }
+    assert named == codes
+
+
+async def test_the_payment_by_hand(api: Api) -> None:
+    [insert] = blocks("sql")
+    order_id = await api.market.shop.connection.fetchval(insert)
+    pay, watch = blocks("graphql")
+    made = (await api.run(pay, order=str(order_id)))["createPayment"]
+    assert made["amount"] == "12.30"
+    url = made["action"]["url"]
+    await api.market.http.get(url, follow_redirects=True)
+    payment = await api.payment(made["id"])
+    await api.market.pay(payment)
+    await api.market.shop.settle()
+    async with httpx.AsyncClient(trust_env=False) as http:
+        streamed = await http.post(
+            f"{api.url}/graphql",
+            json={"query": watch, "variables": {"payment": made["id"]}},
+            headers={"authorization": f"Bearer {api.token}", "accept": "text/event-stream"},
+        )
+    assert '"status":"SUCCESSFUL"' in streamed.text
+    assert await api.market.shop.status_of(order_id) == "paid"
+
+
+async def test_the_page_s_snippet_pays_and_watches(api: Api, tmp_path: Path) -> None:
+    page = blocks("js")[0]
+    order_id = await api.market.shop.order()
+    program = (
+        page
+        + """
+const [api, token, orderId] = process.argv.slice(2);
+const payment = await pay(api, token, orderId);
+console.log(JSON.stringify({ paying: payment }));
+watch(api, token, payment.id, (state) => console.log(JSON.stringify({ state })));
+"""
+    )
+    states = []
+    async for line in script(program, tmp_path, api.url, api.token, str(order_id)):
+        if "paying" in line:
+            assert line["paying"]["action"]["__typename"] == "Redirect"
+            paying = await api.payment(line["paying"]["id"])
+            continue
+        states.append(line["state"]["status"])
+        if len(states) == 1:
+            await api.market.pay(paying)
+            await api.market.shop.settle()
+    assert (states[0], states[-1]) == ("PENDING", "SUCCESSFUL")
+
+
+async def test_the_mini_program_s_snippet_watches(api: Api, tmp_path: Path) -> None:
+    payment = await api.market.create("ALIPAY_QR")
+    bridge = """
+const wx = {
+  connectSocket({ url, protocols }) {
+    const socket = new WebSocket(url, protocols);
+    return {
+      send: ({ data }) => socket.send(data),
+      close: ({ code }) => socket.close(code),
+      onOpen: (then) => socket.addEventListener("open", then),
+      onMessage: (then) => socket.addEventListener("message", ({ data }) => then({ data })),
+      onClose: (then) => socket.addEventListener("close", then),
+    };
+  },
+};
+"""
+    program = (
+        bridge
+        + blocks("js")[1]
+        + """
+const [api, token, paymentId] = process.argv.slice(2);
+watch(api, token, paymentId, (state) => console.log(JSON.stringify(state)));
+"""
+    )
+    states = []
+    async for state in script(program, tmp_path, api.url, api.token, str(payment.id)):
+        states.append(state["status"])
+        if len(states) == 1:
+            await api.market.pay(payment)
+            await api.market.shop.settle()
+    assert (states[0], states[-1]) == ("PENDING", "SUCCESSFUL")
+
+
+async def test_the_flow_runs(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    [flow] = blocks("python")
+    module = types.ModuleType("flows_of_the_readme")
+    exec(flow, vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    market.shop.config = replace(market.shop.config, flows=module.__name__)
+    worker = await market.shop.open()
+    payment = await market.create()
+    await market.pay(payment)
+    await market.shop.settle(worker)
+    assert (
+        await market.shop.connection.fetchval("select title from orders where id = $1", payment.order_id)
+        == "Tea (paid)"
+    )
+
+
+def test_the_settings_example_is_complete() -> None:
+    example = (ROOT / ".env.example").read_text()
+    source = (ROOT / "app" / "config.py").read_text()
+    read = set(re.findall(r"env\.\w+\(\s*\"([A-Z_]+)\"", source))
+    assert {name for name in read if not re.search(rf"^#?{name}=", example, flags=re.MULTILINE)} == set()
+    assert len(read) > 30
