@@ -18,6 +18,7 @@ import pytest
 from app.local.children import wait_gone
 from app.local.postgres import free_port
 from app.local.throwaway import throwaway_directory
+from tests.fixtures.servers import OwnPostgres, OwnRedis
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = [sys.executable, "-m", "app.cli"]
@@ -35,12 +36,13 @@ class LocalStack:
         self.port, self.sandbox_port = free_port(), free_port()
         self.output = directory / "output"
         self.process: subprocess.Popen[bytes] | None = None
+        self.settings: dict[str, str] = {}
 
     @property
     def environ(self) -> dict[str, str]:
         inherited = {name: text for name, text in os.environ.items() if name not in SETTINGS}
         ports = {"PORT": str(self.port), "SANDBOX_PORT": str(self.sandbox_port)}
-        return inherited | ports | {"SHOUYIN_HOME": str(self.home)}
+        return inherited | ports | {"SHOUYIN_HOME": str(self.home)} | self.settings
 
     def start(self) -> str:
         """Starts it and waits until it serves; what it printed."""
@@ -208,6 +210,25 @@ async def test_what_dies_is_reported_and_started_again_and_nothing_outlives_a_ki
     assert "has ended without saying so: start it again with `make run`" in status.stderr
     stack.start()
     assert "PostgreSQL 18" in stack.output.read_text()
+
+
+async def test_servers_of_ones_own_replace_the_embedded_ones(
+    stack: LocalStack, own_postgres: OwnPostgres, own_redis: OwnRedis
+) -> None:
+    """And a state directory may have any name."""
+    stack.home = stack.directory / "a home 收银"
+    url = own_postgres.server.url("postgres")
+    stack.settings = {"DATABASE_URL": url, "REDIS_URL": own_redis.url}
+    assert re.search(r"ms +order +paid", stack.start())
+    addresses = json.loads(stack.run("status", "--json").stdout)
+    assert (addresses["database_url"], addresses["redis_url"]) == (url, own_redis.url)
+    connection = await asyncpg.connect(url)
+    try:
+        assert await connection.fetchval("select status from shouyin.payment") == "SUCCESSFUL"
+    finally:
+        await connection.close()
+    assert not (stack.home / "postgres").exists()
+    assert not any("redis-server" in command or "-D" in command for command in stack.children().values())
 
 
 @pytest.mark.parametrize("variable", ["PORT", "SANDBOX_PORT"])
