@@ -33,9 +33,7 @@ class Context:
 
     __slots__ = ("_orders", "_payments", "address", "correlation_id", "principal", "runtime")
 
-    def __init__(
-        self, runtime: Runtime, principal: Principal | None, correlation_id: str, address: str | None
-    ) -> None:
+    def __init__(self, runtime: Runtime, principal: Principal | None, correlation_id: str, address: str | None) -> None:
         self.runtime = runtime
         self.principal = principal
         self.correlation_id = correlation_id

@@ -20,7 +20,10 @@ from app.payments.actions import may_see
 class Subscription:
     @strawberry.subscription(description="One payment. With untilFinal it completes after the first final state.")
     async def payment(
-        self, info: ApiInfo, id: strawberry.ID, until_final: bool = False  # noqa: A002 — public names
+        self,
+        info: ApiInfo,
+        id: strawberry.ID,
+        until_final: bool = False,  # noqa: A002 — public names
     ) -> AsyncGenerator[Payment, None]:
         context, key = info.context, find_id(id)
         # An idle stream would keep the whole executor alive through it.

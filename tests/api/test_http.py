@@ -152,9 +152,7 @@ async def test_too_complex_over_http(shared_api: Api, kind: str) -> None:
 
 async def test_variables_nested_deeply_are_refused(shared_api: Api) -> None:
     nested = '{"query": "query ($x: [ID!]) { __typename }", "variables": {"x": ' + "[" * 5000 + "]" * 5000 + "}}"
-    response = await shared_api.http.post(
-        shared_api.url, content=nested, headers={"content-type": "application/json"}
-    )
+    response = await shared_api.http.post(shared_api.url, content=nested, headers={"content-type": "application/json"})
     assert response.status_code in (200, 400)
     assert "errors" in response.json()
 

@@ -137,9 +137,7 @@ async def test_amount_that_is_the_orders_is_taken(api: Api, amount: str | None, 
     ],
     ids=lambda value: json.dumps(value)[:40],
 )
-async def test_refused_inputs_name_the_field(
-    shared_api: Api, changes: dict[str, Any], code: str, field: str
-) -> None:
+async def test_refused_inputs_name_the_field(shared_api: Api, changes: dict[str, Any], code: str, field: str) -> None:
     order_id = await shared_api.shop.order()
     refused = await shared_api.error(CREATE, created_input(order_id, **changes))
     assert (refused["code"], refused.get("field")) == (code, field)
