@@ -190,12 +190,15 @@ def account() -> None:
 @click.option(
     "--file", "files", multiple=True, metavar="FIELD=PATH", help="A field's text from a file, such as a PEM key."
 )
-@click.option("--from-json", type=click.File("rb"), help="Fields from a JSON object; - is standard input.")
+@click.option(
+    "--from-json", type=click.File("rb"), help="Fields from a JSON object, or a list of accounts; - is standard input."
+)
 def account_add(
     *, provider: str, mode: str, name: str | None, fields: tuple[str, ...], files: tuple[str, ...], from_json: Any
 ) -> None:
     """Add a merchant account, after testing that its keys belong together."""
-    given = _account_fields(fields, files, from_json)
+    given = {} if from_json is None else _json_fields(provider, mode, from_json)
+    given |= _account_fields(fields, files)
 
     title = name or f"{provider} {mode}"
     added = _with_runtime(
@@ -256,17 +259,24 @@ def keys_reseal() -> None:
     click.echo(f"re-sealed {changed}, already sealed with the first key {kept}")
 
 
-def _account_fields(fields: tuple[str, ...], files: tuple[str, ...], from_json: Any) -> dict[str, str]:
+def _json_fields(provider: str, mode: str, from_json: Any) -> dict[str, str]:
+    """The fields of an object, or, of a list such as `sandbox accounts --json` prints, of the one for this mode."""
+    try:
+        loaded = json.load(from_json)
+    except ValueError:
+        raise OneLine("--from-json: not JSON; write one object of field names and texts") from None
+    if isinstance(loaded, list):
+        wanted = {"provider": provider, "mode": mode}
+        loaded = next((each for each in loaded if isinstance(each, dict) and wanted.items() <= each.items()), None)
+    if not isinstance(loaded, dict) or not all(isinstance(text, str) for text in loaded.values()):
+        raise OneLine(
+            f"--from-json: write one object of field names and texts, or a list with one for {provider} {mode}"
+        )
+    return {name: text for name, text in loaded.items() if name not in ("provider", "mode")}
+
+
+def _account_fields(fields: tuple[str, ...], files: tuple[str, ...]) -> dict[str, str]:
     given: dict[str, str] = {}
-    if from_json is not None:
-        try:
-            loaded = json.load(from_json)
-        except ValueError:
-            raise OneLine("--from-json: not JSON; write one object of field names and texts") from None
-        if not isinstance(loaded, dict) or not all(isinstance(text, str) for text in loaded.values()):
-            raise OneLine("--from-json: write one object of field names and texts")
-        # The output of `sandbox accounts --json` can be given as it is.
-        given |= {name: text for name, text in loaded.items() if name not in ("provider", "mode")}
     for pair in fields:
         name, separator, text = pair.partition("=")
         if not separator:

@@ -90,7 +90,7 @@ async def test_an_unreachable_database_is_one_line(shouyin: Command, port: int) 
 async def test_an_account_is_added_from_json_and_nothing_shows_its_keys(
     shouyin: Command, environ: dict[str, str], sandbox_accounts: dict[str, dict[str, str]]
 ) -> None:
-    record = json.dumps(sandbox_accounts["certificate"])
+    record = json.dumps(list(sandbox_accounts.values()))
     added = await shouyin(
         "account", "add", "--provider", "ALIPAY", "--mode", "certificate", "--from-json", "-", stdin=record
     )
