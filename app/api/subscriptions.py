@@ -22,8 +22,8 @@ class Subscription:
     async def payment(
         self,
         info: ApiInfo,
-        id: strawberry.ID,
-        until_final: bool = False,  # noqa: A002 — public names
+        id: strawberry.ID,  # noqa: A002 — the argument's public name
+        until_final: bool = False,
     ) -> AsyncGenerator[Payment, None]:
         context, key = info.context, find_id(id)
         # An idle stream would keep the whole executor alive through it.
