@@ -113,7 +113,8 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Starts a long-running child in a session of its own, so that Ctrl-C reaches only us and we end it in order.
 
-    The kernel sends it `end_signal` when this process dies, however it dies. `log` takes both its outputs;
+    The kernel sends it `end_signal` when this process dies, however it dies; precisely, when the calling thread does,
+    so that a thread which calls this has to stay. `log` takes both its outputs;
     `stdin` is all it can read there: secrets travel that way and never stand in a list of processes.
     """
     parent = os.getpid()

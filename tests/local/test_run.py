@@ -1,5 +1,7 @@
 """`shouyin run`, whole: from an empty directory to a paid order, again from what is there, and its ends."""
 
+import asyncio
+import io
 import json
 import os
 import re
@@ -14,9 +16,13 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
+from rich.console import Console
 
+from app.local import LocalError
 from app.local.children import wait_gone
+from app.local.demo import USER_ID, Addresses, pay_demo_order
 from app.local.postgres import free_port
+from app.local.progress import Progress
 from app.local.throwaway import throwaway_directory
 from tests.fixtures.servers import OwnPostgres, OwnRedis
 
@@ -104,8 +110,8 @@ def descendants(root: int) -> dict[int, str]:
 
 
 def part(children: Mapping[int, str], name: str) -> int:
-    """The process of one part."""
-    (pid,) = [pid for pid, command in children.items() if command.rstrip().endswith(f"app.cli {name}")]
+    """The process whose command line ends like this."""
+    (pid,) = [pid for pid, command in children.items() if command.rstrip().endswith(name)]
     return pid
 
 
@@ -195,14 +201,20 @@ def _check_ctrl_c(stack: LocalStack) -> None:
 
 async def test_what_dies_is_reported_and_started_again_and_nothing_outlives_a_kill(stack: LocalStack) -> None:
     stack.start()
-    worker = part(stack.children(), "worker")
-    os.kill(worker, signal.SIGKILL)
-    stack.wait_for("worker ended with status -9; starting it again in 1 s")
-    deadline = time.monotonic() + 30
-    while not [1 for command in stack.children().values() if command.rstrip().endswith("app.cli worker")]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert part(stack.children(), "worker") != worker
+    before = stack.children()
+    killed = {
+        "worker": part(before, "app.cli worker"),
+        "redis": part(before, f"127.0.0.1:{_remembered(stack, 'redis')}"),
+        "postgres": next(pid for pid, command in before.items() if " -D " in command),
+    }
+    for name, pid in killed.items():
+        os.kill(pid, signal.SIGKILL)
+        stack.wait_for(f"{name} ended with status -9; starting it again in 1 s")
+    await _until_paid_again(stack)
+    after = stack.children()
+    assert after.keys() & set(killed.values()) == set()
+    assert part(after, "app.cli worker") != killed["worker"]
+    assert part(after, f"127.0.0.1:{_remembered(stack, 'redis')}") != killed["redis"]
 
     assert stack.process is not None
     children = stack.children()
@@ -214,6 +226,27 @@ async def test_what_dies_is_reported_and_started_again_and_nothing_outlives_a_ki
     assert "has ended without saying so: start it again with `make run`" in status.stderr
     stack.start()
     assert "PostgreSQL 18" in stack.output.read_text()
+
+
+def _remembered(stack: LocalStack, server: str) -> int:
+    return int(json.loads((stack.home / "ports.json").read_text())[server])
+
+
+async def _until_paid_again(stack: LocalStack) -> None:
+    """A second order is paid like the first, once everything is back at its old address."""
+    addresses = json.loads(stack.run("status", "--json").stdout)
+    at = Addresses(**{name: addresses[name] for name in ("graphql", "websocket", "sandbox", "database_url")})
+    token = stack.run("token", "--sub", str(USER_ID)).stdout.strip()
+    said = io.StringIO()
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            await pay_demo_order(at, token, Progress(out=Console(file=said, width=200)))
+            break
+        except LocalError:
+            assert time.monotonic() < deadline, said.getvalue()
+            await asyncio.sleep(0.2)
+    assert "SUCCESSFUL" in said.getvalue()
 
 
 async def test_servers_of_ones_own_replace_the_embedded_ones(
