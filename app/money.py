@@ -1,6 +1,6 @@
 """Money: integer fen inside, decimal yuan text at the borders. Never a float.
 
-    "12.30" → parse_yuan → 1230 → format_yuan → "12.30"
+"12.30" → parse_yuan → 1230 → format_yuan → "12.30"
 """
 
 import re

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import httpx
 
@@ -12,7 +12,7 @@ from app.clock import Clock
 from app.config import Config
 from app.db import Database, open_database
 from app.doorbell import Doorbell
-from app.flows.registry import load_flows
+from app.flows.registry import Flow, load_flows
 from app.flows.runs import Flows
 from app.merchants.accounts import MerchantAccounts
 from app.metrics import Metrics
@@ -41,7 +41,7 @@ class Runtime:
     inbox: Inbox
     flows: Flows
     realtime: Realtime
-    opened: AsyncExitStack
+    opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def close(self) -> None:
         """Lets go of everything, in the reverse order of opening."""
@@ -63,7 +63,6 @@ async def open_runtime(
     Raises ConfigError and DatabaseUnusable, each one line that says what to do."""
     clock = clock or Clock()
     async with AsyncExitStack() as stack:
-        metrics = Metrics()
         if database is None:
             database = await open_database(
                 config.database_url, size=config.pool_size, statement_cache=config.statement_cache
@@ -73,44 +72,57 @@ async def open_runtime(
             http = await stack.enter_async_context(open_client())
         bell = Doorbell(config.redis_url)
         stack.push_async_callback(bell.close)
-        providers = build_registry(http, clock, config.provider_timeout_s, sandbox_url=config.sandbox_url)
-        accounts = MerchantAccounts(database, Vault(config.master_keys), clock, providers)
-        payments = Payments(
-            database=database,
-            accounts=accounts,
-            clock=clock,
-            bell=bell,
-            limits=_limits(config),
-            public_url=config.public_url,
-        )
-        live = _realtime(config, database, payments, metrics)
-        live.on_change("merchant_account", accounts.forget)
+        runtime = _assemble(config, clock, database, http, bell, load_flows(config.flows if run_flows else None))
         if realtime:
-            await live.start()
-            stack.push_async_callback(live.stop)
-        return Runtime(
-            config=config,
+            await runtime.realtime.start()
+            stack.push_async_callback(runtime.realtime.stop)
+        return replace(runtime, opened=stack.pop_all())
+
+
+def _assemble(
+    config: Config,
+    clock: Clock,
+    database: Database,
+    http: httpx.AsyncClient,
+    bell: Doorbell,
+    flows: Mapping[str, Flow],
+) -> Runtime:
+    """Hands the parts to each other; opens nothing."""
+    metrics = Metrics()
+    providers = build_registry(http, clock, config.provider_timeout_s, sandbox_url=config.sandbox_url)
+    accounts = MerchantAccounts(database, Vault(config.master_keys), clock, providers)
+    payments = Payments(
+        database=database,
+        accounts=accounts,
+        clock=clock,
+        bell=bell,
+        limits=_limits(config),
+        public_url=config.public_url,
+    )
+    live = _realtime(config, database, payments, metrics)
+    live.on_change("merchant_account", accounts.forget)
+    return Runtime(
+        config=config,
+        clock=clock,
+        db=database,
+        bell=bell,
+        auth=Authenticator(config, clock, http),
+        metrics=metrics,
+        accounts=accounts,
+        activation=Activation(database, clock, providers),
+        payments=payments,
+        inbox=Inbox(database=database, accounts=accounts, clock=clock, bell=bell, metrics=metrics),
+        flows=Flows(
+            database=database,
             clock=clock,
-            db=database,
             bell=bell,
-            auth=Authenticator(config, clock, http),
             metrics=metrics,
-            accounts=accounts,
-            activation=Activation(database, clock, providers),
-            payments=payments,
-            inbox=Inbox(database=database, accounts=accounts, clock=clock, bell=bell, metrics=metrics),
-            flows=Flows(
-                database=database,
-                clock=clock,
-                bell=bell,
-                metrics=metrics,
-                flows=load_flows(config.flows if run_flows else None),
-                timeout_s=config.flow_timeout_s,
-                attempts=config.flow_attempts,
-            ),
-            realtime=live,
-            opened=stack.pop_all(),
-        )
+            flows=flows,
+            timeout_s=config.flow_timeout_s,
+            attempts=config.flow_attempts,
+        ),
+        realtime=live,
+    )
 
 
 def _limits(config: Config) -> Limits:

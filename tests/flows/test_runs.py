@@ -228,7 +228,7 @@ def test_a_wrong_flows_module_stops_the_start_with_one_line(
     module = types.ModuleType("wrong_flows")
     exec(functions, vars(module))
     monkeypatch.setitem(sys.modules, "wrong_flows", module)
-    with pytest.raises(ConfigError, match="^FLOWS: ") as stopped:
+    with pytest.raises(ConfigError, match=r"^FLOWS: ") as stopped:
         load_flows("wrong_flows")
     assert words in str(stopped.value)
 

@@ -154,7 +154,7 @@ async def test_what_is_refused_leaves_nothing(
         "subject": "Tea",
     }
     with pytest.raises(kind) as refused:
-        await market.shop.runtime.payments.create(BUYER, CreatePayment(**request | fields), correlation_id="c")  # type: ignore[arg-type]
+        await market.shop.runtime.payments.create(BUYER, CreatePayment(**request | fields), correlation_id="c")  # type: ignore[arg-type]  # a table of changes
     assert refused.value.field == field
     assert (await market.shop.count("payment"), await market.shop.count("event")) == (0, 0)
     assert (await market.control("GET", "/calls"))["calls"] == []

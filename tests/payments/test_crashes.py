@@ -37,7 +37,7 @@ async def story(market: Market, monkeypatch: pytest.MonkeyPatch) -> Market:
     """The market with the merchant's own flow and its table."""
     module = types.ModuleType("flows_of_the_story")
     on_payment.__module__ = module.__name__
-    module.on_payment = on_payment  # type: ignore[attr-defined]
+    module.on_payment = on_payment  # type: ignore[attr-defined]  # a module made here
     monkeypatch.setitem(sys.modules, module.__name__, module)
     market.shop.config = replace(market.shop.config, flows=module.__name__)
     await market.shop.connection.execute("create table public.points (order_id bigint)")

@@ -62,7 +62,7 @@ async def paid_payment(market: Market) -> Payment:
     """A payment the provider has money for, of which nobody here knows."""
     payment = await market.create()
     await market.show(payment)
-    market.notified = Deaf()  # type: ignore[assignment]
+    market.notified = Deaf()  # type: ignore[assignment]  # deaf, not a runtime
     await market.control("POST", f"/trades/{payment.out_trade_no}/pay")
     market.notified = market.shop.runtime
     assert (await market.find(payment)).status == "PENDING"

@@ -25,7 +25,7 @@ async def apply(shop: Shop, payment: Payment, status: str, **words: Any) -> Appl
     """Applies a report about the payment, as a notification unless `source` says otherwise."""
     account = await shop.runtime.accounts.open(payment.merchant_account_id)
     paid = {"amount_fen": 1230, "transaction_id": "T1"} if status == "SUCCESSFUL" else {}
-    fields = {
+    fields: dict[str, Any] = {
         "out_trade_no": payment.out_trade_no,
         "source": "notification",
         "account_claims": {"app_id": "2021000000000001"},
