@@ -85,6 +85,8 @@ class Config:
     flow_timeout_s: float
     flow_attempts: int
     provider_timeout_s: float
+    # where a worker answers Prometheus; 0 is nowhere
+    worker_metrics_port: int
     log_json: bool
     log_level: str
 
@@ -94,11 +96,7 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
     env = _Environment(os.environ if environ is None else environ)
     database_url = env.url("DATABASE_URL", schemes=("postgresql", "postgres"))
     host, port = env.text("HOST", "127.0.0.1"), env.whole("PORT", 8000, low=1, high=65535)
-    secret, jwks = env.optional("JWT_SECRET"), env.optional("JWT_JWKS_URL")
-    if not secret and not jwks:
-        raise ConfigError("JWT_SECRET: missing; set it (32 bytes or more), or JWT_JWKS_URL, to have tokens checked")
-    if secret is not None and len(secret.encode()) < 32:
-        raise ConfigError("JWT_SECRET: shorter than 32 bytes; generate one with: openssl rand -hex 32")
+    secret, jwks = _token_keys(env)
     return Config(
         database_url=database_url,
         listen_database_url=env.optional("LISTEN_DATABASE_URL") or database_url,
@@ -136,9 +134,20 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         flow_timeout_s=env.whole("FLOW_TIMEOUT_S", 30, low=1, high=3600),
         flow_attempts=env.whole("FLOW_ATTEMPTS", 10, low=1, high=100),
         provider_timeout_s=env.whole("PROVIDER_TIMEOUT_S", 10, low=1, high=120),
-        log_json=env.text("LOG_FORMAT", "json") == "json",
-        log_level=env.text("LOG_LEVEL", "info"),
+        worker_metrics_port=env.whole("WORKER_METRICS_PORT", 0, low=0, high=65535),
+        log_json=env.choice("LOG_FORMAT", ("json", "text")) == "json",
+        log_level=env.choice("LOG_LEVEL", ("info", "debug", "warning", "error")),
     )
+
+
+def _token_keys(env: "_Environment") -> tuple[str | None, str | None]:
+    """JWT_SECRET and JWT_JWKS_URL; one of them at least."""
+    secret, jwks = env.optional("JWT_SECRET"), env.optional("JWT_JWKS_URL")
+    if not secret and not jwks:
+        raise ConfigError("JWT_SECRET: missing; set it (32 bytes or more), or JWT_JWKS_URL, to have tokens checked")
+    if secret is not None and len(secret.encode()) < 32:
+        raise ConfigError("JWT_SECRET: shorter than 32 bytes; generate one with: openssl rand -hex 32")
+    return secret, jwks
 
 
 def parse_master_keys(text: str) -> dict[str, bytes]:
@@ -169,6 +178,13 @@ class _Environment:
 
     def text(self, name: str, default: str) -> str:
         return self.optional(name) or default
+
+    def choice(self, name: str, words: tuple[str, ...]) -> str:
+        """One of a few words; the first is the default."""
+        value = self.text(name, words[0]).lower()
+        if value not in words:
+            raise ConfigError(f"{name}: {value!r} is not one of {', '.join(words)}")
+        return value
 
     def required(self, name: str) -> str:
         value = self.optional(name)

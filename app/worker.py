@@ -8,13 +8,15 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
+from wsgiref.simple_server import WSGIServer
 
 import orjson
 import structlog
 from arq import Worker, func
+from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
-from app.config import Config
+from app.config import Config, ConfigError
 from app.doorbell import QUEUE, redis_settings, serialize_job
 from app.log import configure_logging
 from app.payments.sweep import check_due_payments
@@ -51,6 +53,7 @@ async def run_worker(config: Config) -> None:
     """Works until SIGTERM or SIGINT, then finishes what it holds and returns."""
     configure_logging(json=config.log_json, level=config.log_level)
     runtime = await open_runtime(config, run_flows=True)
+    metrics_server = _serve_metrics(runtime)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -67,7 +70,23 @@ async def run_worker(config: Config) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await runtime.close()
+        if metrics_server is not None:
+            metrics_server.shutdown()
         log.info("worker.stopped")
+
+
+def _serve_metrics(runtime: Runtime) -> WSGIServer | None:
+    """Counters live in the process that counts: flow failures and differences are the worker's to tell."""
+    config = runtime.config
+    if config.worker_metrics_port == 0:
+        return None
+    try:
+        server, _ = start_http_server(config.worker_metrics_port, addr=config.host, registry=runtime.metrics.registry)
+    except OSError as exc:
+        raise ConfigError(
+            f"WORKER_METRICS_PORT: {config.host}:{config.worker_metrics_port} is not to be had ({exc.strerror})"
+        ) from exc
+    return server
 
 
 async def _sweep_forever(runtime: Runtime) -> None:

@@ -250,7 +250,9 @@ async def test_public_key_is_no_hmac_secret(
 async def test_keys_that_sign_nothing_are_ignored(keyed: Authenticator, issuer: Issuer, clock: Clock) -> None:
     signing = issuer.keys[0]
     secret = {"kty": "oct", "kid": "k1", "k": base64.urlsafe_b64encode(SECRET.encode()).decode()}
-    issuer.keys = [secret, {"kty": "RSA", "kid": "k1", "n": 5}, signing | {"use": "enc", "kid": "e1"}, "junk", signing]  # type: ignore[list-item]
+    broken = {"kty": "RSA", "kid": "k1", "n": 5}
+    other_use = signing | {"use": "enc", "kid": "e1"}
+    issuer.keys = [secret, broken, other_use, "junk", signing]  # type: ignore[list-item]  # what nobody should send
     assert (await keyed.principal(issuer.sign(claims(clock)))).sub == "7"
     with pytest.raises(Unauthenticated, match="no key"):
         await keyed.principal(issuer.sign(claims(clock), kid="e1"))
@@ -273,7 +275,7 @@ async def test_address_that_fails_refuses_and_says_so(
     elif fault == "size":
         issuer.extra = b" " * 300_000
     else:
-        issuer.keys = {"not": "a list"}  # type: ignore[assignment]
+        issuer.keys = {"not": "a list"}  # type: ignore[assignment]  # likewise
     with pytest.raises(Unauthenticated, match="no key of JWT_JWKS_URL fits"):
         await keyed.principal(issuer.sign(claims(clock)))
     assert issuer.fetched == 1

@@ -41,6 +41,7 @@ def test_the_defaults_are_those_of_production() -> None:
         ({"PORT": "80x"}, "PORT: '80x' is not a whole number from 1 to 65535"),
         ({"PORT": "70000"}, "PORT: '70000' is not a whole number"),
         ({"GRAPHIQL": "maybe"}, "GRAPHIQL: 'maybe' is neither on nor off"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL: 'loud' is not one of info, debug, warning, error"),
         ({"MINIMUM_AMOUNT": "0.001"}, "MINIMUM_AMOUNT: '0.001' is not an amount"),
     ],
 )

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -24,7 +25,9 @@ Keys = tuple[rsa.RSAPrivateKey, rsa.RSAPrivateKey]
 
 
 @asynccontextmanager
-async def working(shop: Shop, redis_url: str | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
+async def working(
+    shop: Shop, redis_url: str | None = None, **settings: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker process on the shop's database."""
     [(key_id, key)] = shop.config.master_keys.items()
     environment = {
@@ -36,6 +39,7 @@ async def working(shop: Shop, redis_url: str | None = None) -> AsyncIterator[asy
         "MASTER_KEYS": f"{key_id}:{base64.b64encode(key).decode()}",
         "JWT_SECRET": "a secret of a test, thirty-two bytes or more",
         "SHOUYIN_HOME": str(shop.config.home),
+        **settings,
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "app.cli", "worker", cwd=ROOT, env=environment,
@@ -57,11 +61,11 @@ async def working(shop: Shop, redis_url: str | None = None) -> AsyncIterator[asy
         await drained
 
 
-async def notified(shop: Shop, rsa_keys: Keys) -> Payment:
+async def notified(shop: Shop, rsa_keys: Keys, **changes: str) -> Payment:
     """A payment whose notice is in the inbox."""
     request = CreatePayment(await shop.order(), PaymentMethod.ALIPAY_PAGE, None, "Tea")
     payment = await shop.runtime.payments.create(BUYER, request, correlation_id="c")
-    body = signed_notice(rsa_keys[1], out_trade_no=payment.out_trade_no, notify_id=f"n-{payment.id}")
+    body = signed_notice(rsa_keys[1], out_trade_no=payment.out_trade_no, notify_id=f"n-{payment.id}", **changes)
     await shop.runtime.inbox.receive("ALIPAY", payment.merchant_account_id, FORM, body, correlation_id="c")
     return payment
 
@@ -121,3 +125,17 @@ async def test_without_redis_the_sweep_does_the_work_and_with_redis_back_the_bel
         payment = await notified(shop, rsa_keys)
         await until(paid)
         assert worker.returncode is None
+
+
+async def test_a_worker_tells_prometheus_what_it_counts(
+    shop: Shop, rsa_keys: Keys, port: int, http: httpx.AsyncClient
+) -> None:
+    async with working(shop, WORKER_METRICS_PORT=str(port)):
+        payment = await notified(shop, rsa_keys, total_amount="0.02")
+
+        async def counted() -> bool:
+            text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+            return 'shouyin_differences_total{field="amount_fen"} 1.0' in text
+
+        await until(counted)
+    assert await shop.status_of(payment.order_id) == "unpaid"

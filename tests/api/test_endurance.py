@@ -58,7 +58,7 @@ async def test_reader_that_stops_reading_holds_up_nobody_and_costs_no_memory(api
     for client in (stuck, lively):
         client.subscribe(WATCH_ORDER, id=str(order_id))
         assert (await client.read())["payload"]["data"]["order"]["data"]["title"] == "Tea"
-    stuck.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    stuck.writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio types it as a write transport
     gc.collect()
     memory = resident_kb()
     # 30 MB of states: a queue for each reader would hold them all.
@@ -68,7 +68,7 @@ async def test_reader_that_stops_reading_holds_up_nobody_and_costs_no_memory(api
             while _number(await lively.read()) != number:
                 pass
     assert resident_kb() - memory < 15_000
-    stuck.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    stuck.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
     seen = []
     async with asyncio.timeout(_WAIT_S):
         while 299 not in seen:
