@@ -138,9 +138,13 @@ def spawn(
 
 def stop(process: subprocess.Popen[bytes], first: signal.Signals, *, grace_s: float) -> None:
     """Ends one child by its id: asks, waits `grace_s`, then kills. Safe on one that has ended already."""
-    if process.poll() is not None:
-        return
-    process.send_signal(first)
+    if process.poll() is None:
+        process.send_signal(first)
+        collect(process, grace_s=grace_s)
+
+
+def collect(process: subprocess.Popen[bytes], *, grace_s: float) -> None:
+    """Waits for a child that was told to end; kills it when that takes longer than `grace_s`."""
     try:
         process.wait(grace_s)
     except subprocess.TimeoutExpired:

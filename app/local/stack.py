@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Final
 
 from app.local import LocalError
-from app.local.children import owner_of, service_account, spawn, stop, tail
+from app.local.children import collect, owner_of, service_account, spawn, stop, tail
 from app.local.postgres import Postgres, create_cluster, free_port, port_is_free, start_postgres
 from app.local.progress import Progress
 from app.local.redis import Redis, start_redis
@@ -169,11 +169,15 @@ class Stack:
 
     def stop(self) -> None:
         """Ends every child by its id: first the parts, together, then the servers they use."""
-        applications = [part for part in self._parts if part.name not in ("postgres", "redis")]
+        servers = [part for part in reversed(self._parts) if part.name in ("postgres", "redis")]
+        applications = [part for part in self._parts if part not in servers]
+        # Each is told once: the API takes a second signal for impatience and cuts its connections.
         for part in applications:
             if part.process.poll() is None:
                 part.process.send_signal(part.end_signal)
-        for part in [*applications, *(part for part in reversed(self._parts) if part not in applications)]:
+        for part in applications:
+            collect(part.process, grace_s=part.grace_s)
+        for part in servers:
             stop(part.process, part.end_signal, grace_s=part.grace_s)
 
 
