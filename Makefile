@@ -32,6 +32,7 @@ check: lint types schema
 
 lint: dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 types: dev
 	$(BIN)/mypy

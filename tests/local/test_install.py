@@ -39,7 +39,6 @@ def pip(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             path = checkout / ".venv" / "bin" / name
             path.unlink(missing_ok=True)
             path.symlink_to(sys.executable)
-        (checkout / ".venv" / ".made-for").write_text(f"{checkout}\n{sys.version_info.major}.{sys.version_info.minor}")
 
     monkeypatch.setattr(install, "_create_venv", create)
     monkeypatch.setattr(install, "_unpack_redis", lambda lock: None)
@@ -76,7 +75,14 @@ def test_a_moved_checkout_gets_a_new_environment(checkout: Path, pip: list[str])
     assert pip.count("create") == 2
 
 
-def test_an_installation_that_was_cut_off_is_done_again(
+def test_an_environment_that_somebody_made_is_taken_over(checkout: Path, pip: list[str]) -> None:
+    install._create_venv()
+    pip.clear()
+    assert install.main(["dev"]) == 0
+    assert pip == ["requirements-dev.lock", "checkout"]
+
+
+def test_an_installation_that_was_cut_off_begins_anew(
     checkout: Path, pip: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_arguments: str, total: int | None = None) -> None:
@@ -87,7 +93,7 @@ def test_an_installation_that_was_cut_off_is_done_again(
         assert refused(capsys, "local") == "install: pip install failed: no route to host\n"
     assert not (checkout / ".venv" / ".installed-local").exists()
     assert install.main(["local"]) == 0
-    assert pip == ["create", "requirements-local.lock", "checkout"]
+    assert pip == ["create", "create", "requirements-local.lock", "checkout"]
 
 
 def test_a_folder_that_is_no_environment_is_left_alone(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
