@@ -120,7 +120,8 @@ class Database:
 async def _held(connection: Connection) -> AsyncIterator[None]:
     token = _holds_transaction.set(True)
     try:
-        async with connection.transaction():
+        # Said and not left to the server's default: what is read after a lock must be what its last holder committed.
+        async with connection.transaction(isolation="read_committed"):
             yield
     finally:
         _holds_transaction.reset(token)
@@ -140,6 +141,11 @@ class Transaction:
     async def one(self, name: str, *args: Any) -> Record | None:
         """The first row of a statement, or None."""
         return await self.connection.fetchrow(self._queries[name], *args)
+
+
+def storable(text: str) -> str:
+    """The text as a column takes it: zero bytes and halves of characters replaced. For words that others chose."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def _nobody_listens() -> None:
