@@ -96,6 +96,7 @@ def _assemble(
         accounts=accounts,
         clock=clock,
         bell=bell,
+        metrics=metrics,
         limits=_limits(config),
         public_url=config.public_url,
     )

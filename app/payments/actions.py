@@ -3,6 +3,7 @@
 create:  row (CREATED, commit) → provider → PENDING with the page's next step (commit)
                                          ├→ FAILED, when the provider said no or was never reached
                                          └→ stays CREATED while the outcome is unknown; sweep.py finds out
+close:   question → provider closes → question → CLOSED
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
@@ -31,13 +33,15 @@ from app.errors import (
     OutcomeUnknown,
     PaymentsNotActive,
     PlanExpired,
+    ProviderError,
     ProviderRejected,
     ProviderUnavailable,
 )
 from app.merchants.accounts import MerchantAccounts, OpenAccount
+from app.metrics import Metrics
 from app.money import format_yuan
-from app.payments.model import Failure, Payment, read_payment
-from app.payments.reports import apply_payment_report
+from app.payments.model import Failure, Payment, failure_json, failure_of, read_payment, whole_fen
+from app.payments.reports import Applied, apply_payment_report
 from app.providers.contract import (
     Accepted,
     Closed,
@@ -118,6 +122,7 @@ class Payments:
         accounts: MerchantAccounts,
         clock: Clock,
         bell: Doorbell,
+        metrics: Metrics,
         limits: Limits,
         public_url: str,
     ) -> None:
@@ -125,6 +130,7 @@ class Payments:
         self.accounts = accounts
         self._clock = clock
         self._bell = bell
+        self._metrics = metrics
         self._limits = limits
         self._public_url = public_url
 
@@ -193,10 +199,35 @@ class Payments:
         if row["replayed"]:
             return _first_answer_again(payment)
         account = await self.accounts.open(payment.merchant_account_id, version=row["account_version"])
-        return await self.ask_to_create(payment, account)
+        outcome = await self._send(payment, account)
+        match outcome:
+            case Accepted():
+                return await self._accept(payment, account, outcome)
+            case Unknown(detail=detail):
+                log.warning("payment.create_unknown", payment_id=payment.id, detail=detail)
+                return await self.reload(payment.id)
+            case Rejected():
+                failure = failure_of(outcome)
+            case NotReached(detail=detail):
+                log.warning("payment.create_not_reached", payment_id=payment.id, detail=detail)
+                failure = not_reached()
+        return _first_answer_again(await self._refuse(payment, failure))
 
-    async def ask_to_create(self, payment: Payment, account: OpenAccount) -> Payment:
-        """Sends a CREATED payment to its provider and records the answer; safe to repeat under the same number."""
+    async def create_again(self, payment: Payment, account: OpenAccount, known: ReportedStatus) -> Payment:
+        """Sends a payment whose first answer was lost once more, under the same number; what is still unknown stays so.
+
+        `known` is the provider's word of a moment ago. A refusal ends the payment only where the provider knows no such
+        trade, and not being reached never does: the first attempt may have acted, whatever becomes of the second."""
+        outcome = await self._send(payment, account)
+        match outcome:
+            case Accepted():
+                return await self._accept(payment, account, outcome)
+            case Rejected() if known is ReportedStatus.NOT_FOUND:
+                return await self._refuse(payment, failure_of(outcome))
+        log.warning("payment.create_still_unknown", payment_id=payment.id, outcome=type(outcome).__name__)
+        return await self.reload(payment.id)
+
+    async def _send(self, payment: Payment, account: OpenAccount) -> CreateOutcome:
         request = PaymentRequest(
             method=payment.method,
             out_trade_no=payment.out_trade_no,
@@ -208,24 +239,20 @@ class Payments:
             return_url=payment.return_url,
             openid=payment.openid,
         )
-        outcome: CreateOutcome = await account.provider.create_payment(account.account, request)
-        now = self._clock.now()
-        match outcome:
-            case Accepted(action=action, transaction_id=transaction_id):
-                check_at = first_check(account.provider, payment)
-                row = await self._db.change("payment.accept", payment.id, action, transaction_id, now, check_at)
-                return read_payment(row) if row is not None else await self._reload(payment.id)
-            case Unknown(detail=detail):
-                log.warning("payment.create_unknown", payment_id=payment.id, detail=detail)
-                return await self._reload(payment.id)
-            case Rejected():
-                failure = failure_of(outcome)
-            case NotReached(detail=detail):
-                log.warning("payment.create_not_reached", payment_id=payment.id, detail=detail)
-                failure = not_reached()
-        row = await self._db.change("payment.fail", payment.id, as_json(failure), now)
+        return await account.provider.create_payment(account.account, request)
+
+    async def _accept(self, payment: Payment, account: OpenAccount, accepted: Accepted) -> Payment:
+        check_at = first_check(account.provider, payment)
+        row = await self._db.change(
+            "payment.accept", payment.id, accepted.action, accepted.transaction_id, self._clock.now(), check_at
+        )
+        return read_payment(row) if row is not None else await self.reload(payment.id)
+
+    async def _refuse(self, payment: Payment, failure: Failure) -> Payment:
+        """FAILED, unless another answer was faster: one attempt's refusal says nothing about what another achieved."""
+        row = await self._db.change("payment.fail", payment.id, failure_json(failure), self._clock.now(), ["CREATED"])
         self._bell.ring("events")
-        return _first_answer_again(read_payment(row) if row is not None else await self._reload(payment.id))
+        return read_payment(row) if row is not None else await self.reload(payment.id)
 
     # --- asking and closing ---------------------------------------------------------------------------------------
 
@@ -236,29 +263,21 @@ class Payments:
         payment = await self._load(caller, payment_id)
         account = await self.accounts.open(payment.merchant_account_id)
         await self.ask(payment, account, correlation_id=correlation_id)
-        return await self._reload(payment_id)
+        return await self.reload(payment_id)
 
-    async def ask(self, payment: Payment, account: OpenAccount, *, correlation_id: str | None) -> PaymentReport:
+    async def ask(self, payment: Payment, account: OpenAccount, *, correlation_id: str | None) -> Applied:
         """One question to the provider, its answer applied. Raises as `sync` does."""
         answer = await account.provider.query_payment(account.account, payment.out_trade_no)
-        match answer:
-            case PaymentReport():
-                applied = await apply_payment_report(
-                    self._db, self._clock, account, answer, correlation_id=correlation_id or payment.correlation_id
-                )
-                if applied.changed:
-                    self._bell.ring("events")
-                return answer
-            case Rejected(code=code, message=message, explanation=explanation, explanation_zh=explanation_zh):
-                raise ProviderRejected(
-                    explanation, provider_code=code, provider_message=message, message_zh=explanation_zh
-                )
-            case NotReached():
-                raise ProviderUnavailable("the provider could not be reached; nothing changed, try again shortly")
-            case Unknown():
-                raise OutcomeUnknown(
-                    "the provider gave no usable answer; the payment stays as it is and is asked about"
-                )
+        if not isinstance(answer, PaymentReport):
+            raise _no_answer(answer)
+        applied = await apply_payment_report(
+            self._db, self._clock, account, answer, correlation_id=correlation_id or payment.correlation_id
+        )
+        if applied.changed:
+            self._bell.ring("events")
+        for field in applied.differences:
+            self._metrics.differences.labels(field).inc()
+        return applied
 
     async def close(self, caller: Principal, payment_id: int, *, correlation_id: str) -> Payment:
         """Closes a payment that is not paid, at the provider first; one that lands in between wins and is returned.
@@ -268,43 +287,30 @@ class Payments:
         if payment.final:
             return payment
         account = await self.accounts.open(payment.merchant_account_id)
-        return await self.ask_to_close(payment, account, correlation_id=correlation_id)
+        await self.ask(payment, account, correlation_id=correlation_id)
+        current = await self.reload(payment.id)
+        return current if current.final else await self.close_unpaid(current, account, correlation_id=correlation_id)
 
-    async def ask_to_close(self, payment: Payment, account: OpenAccount, *, correlation_id: str | None) -> Payment:
-        """Queries, closes at the provider, queries again, and only then closes here.
+    async def close_unpaid(self, payment: Payment, account: OpenAccount, *, correlation_id: str | None) -> Payment:
+        """Closes at the provider a payment it just called unpaid, asks again, and only then closes here.
 
         Without the second question a payment made between the first and the close would be lost from sight until its
         notification; with it, the provider's own order decides."""
-        await self.ask(payment, account, correlation_id=correlation_id)
-        current = await self._reload(payment.id)
+        outcome = await account.provider.close_payment(account.account, payment.out_trade_no)
+        if not isinstance(outcome, Closed | NeverOpened | NotClosed):
+            raise _no_answer(outcome)
+        applied = await self.ask(payment, account, correlation_id=correlation_id)
+        current = await self.reload(payment.id)
         if current.final:
             return current
-        outcome = await account.provider.close_payment(account.account, payment.out_trade_no)
-        match outcome:
-            case Closed() | NeverOpened() | NotClosed():
-                report = await self.ask(payment, account, correlation_id=correlation_id)
-                current = await self._reload(payment.id)
-                if current.final:
-                    return current
-                if isinstance(outcome, NotClosed) or report.status is ReportedStatus.PENDING:
-                    raise OutcomeUnknown(
-                        "the provider did not close the payment, perhaps it is being paid; ask again shortly"
-                    )
-            case Rejected(code=code, message=message, explanation=explanation, explanation_zh=explanation_zh):
-                raise ProviderRejected(
-                    explanation, provider_code=code, provider_message=message, message_zh=explanation_zh
-                )
-            case NotReached():
-                raise ProviderUnavailable(
-                    "the provider could not be reached; the payment is still open, try again shortly"
-                )
-            case Unknown():
-                raise OutcomeUnknown("the provider gave no usable answer; the payment is still open and is asked about")
+        unpaid = applied.reported in (ReportedStatus.CLOSED, ReportedStatus.NOT_FOUND)
+        if isinstance(outcome, NotClosed) or not unpaid:
+            raise OutcomeUnknown("the provider did not close the payment, perhaps it is being paid; ask again shortly")
         now = self._clock.now()
         last_look = max(now, payment.expires_at) + LAST_LOOK if isinstance(outcome, NeverOpened) else None
         row = await self._db.change("payment.close", payment.id, now, last_look)
         self._bell.ring("events")
-        return read_payment(row) if row is not None else await self._reload(payment.id)
+        return read_payment(row) if row is not None else await self.reload(payment.id)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -318,8 +324,9 @@ class Payments:
             _check_amount(request.amount_fen, self._limits)
         if not request.subject.strip():
             raise InvalidInput("subject: say what is being paid for, in 1 to 256 characters", field="subject")
-        if request.idempotency_key is not None and not 1 <= len(request.idempotency_key) <= 128:
-            raise InvalidInput("idempotencyKey: use 1 to 128 characters", field="idempotencyKey")
+        _check_text("idempotencyKey", request.idempotency_key, limit=128)
+        _check_text("openid", request.openid, limit=128)
+        _check_text("returnUrl", request.return_url, limit=2048)
         if request.expires_in is not None:
             low, high = provider.minimum_expiry, provider.maximum_expiry
             if not low <= request.expires_in <= high:
@@ -355,14 +362,18 @@ class Payments:
             raise NotFound(f"payment {payment_id} does not exist", field="id")
         return payment
 
-    async def _reload(self, payment_id: int) -> Payment:
+    async def reload(self, payment_id: int) -> Payment:
+        """The payment as it is now, whoever asks."""
         row = await self._db.one("payment.find", payment_id)
         assert row is not None, "payments are never deleted while the feature is on"
         return read_payment(row)
 
 
 def may_see(caller: Principal, owner: str | None) -> bool:
-    """Whether the caller may see rows of this owner. Without an owner column orders are everybody's who has a token."""
+    """Whether the caller may see rows of this owner.
+
+    None: there is no owner column, and orders are everybody's who has a token. "": the row's own is empty, and it is
+    nobody's but an administrator's; no token has an empty sub."""
     return caller.is_admin or owner is None or owner == caller.sub
 
 
@@ -380,20 +391,8 @@ def first_check(provider: Provider, payment: Payment) -> datetime:
 
 def read_order(row: Row) -> Order:
     """A row of shouyin.bound_order as a value."""
-    amount = row["amount_fen"]
-    whole = None if amount is None or amount != int(amount) else int(amount)
-    return Order(id=row["id"], owner=row["owner"], amount_fen=whole, status=row["status"], data=row["data"])
-
-
-def failure_of(rejected: Rejected) -> Failure:
-    """A provider's refusal as it is stored and shown."""
-    return Failure(
-        code=ProviderRejected.code,
-        provider_code=rejected.code,
-        provider_message=rejected.message,
-        explanation=rejected.explanation,
-        explanation_zh=rejected.explanation_zh,
-    )
+    amount_fen = whole_fen(row["amount_fen"])
+    return Order(id=row["id"], owner=row["owner"], amount_fen=amount_fen, status=row["status"], data=row["data"])
 
 
 def not_reached() -> Failure:
@@ -405,11 +404,6 @@ def not_reached() -> Failure:
         explanation="the provider could not be reached; nothing was sent or charged, create a new payment",
         explanation_zh="支付渠道暂时无法连接，未产生扣款，请重新发起支付",
     )
-
-
-def as_json(failure: Failure) -> dict[str, str | None]:
-    """A failure as the column stores it."""
-    return {name: getattr(failure, name) for name in Failure.__slots__}
 
 
 def _first_answer_again(payment: Payment) -> Payment:
@@ -427,6 +421,25 @@ def _first_answer_again(payment: Payment) -> Payment:
     )
 
 
+def _no_answer(outcome: Rejected | NotReached | Unknown) -> ProviderError:
+    """The error of a question or a close that ended without a usable answer; the payment is as it was."""
+    match outcome:
+        case Rejected(code=code, message=message, explanation=explanation, explanation_zh=explanation_zh):
+            return ProviderRejected(
+                explanation, provider_code=code, provider_message=message, message_zh=explanation_zh
+            )
+        case NotReached():
+            return ProviderUnavailable("the provider could not be reached; nothing changed, try again shortly")
+        case Unknown():
+            return OutcomeUnknown("the provider gave no usable answer; the payment stays as it is and is asked about")
+
+
+def _check_text(field: str, text: str | None, *, limit: int) -> None:
+    """What is stored as it came must be storable: no zero bytes, no halves of characters, no novels."""
+    if text is not None and not (1 <= len(text) <= limit and text.isprintable()):
+        raise InvalidInput(f"{field}: use 1 to {limit} characters, without control characters", field=field)
+
+
 def _check_amount(amount_fen: int, limits: Limits) -> None:
     if not limits.minimum_amount_fen <= amount_fen <= limits.maximum_amount_fen:
         low, high = format_yuan(limits.minimum_amount_fen), format_yuan(limits.maximum_amount_fen)
@@ -437,7 +450,7 @@ def _check_amount(amount_fen: int, limits: Limits) -> None:
         )
 
 
-def _refused(refusal: str, request: CreatePayment, order_amount_fen: Any, limits: Limits) -> Exception:
+def _refused(refusal: str, request: CreatePayment, order_amount_fen: Decimal | None, limits: Limits) -> Exception:
     """The words for what shouyin.open_payment refused."""
     match refusal:
         case "PAYMENTS_NOT_ACTIVE":
@@ -479,8 +492,8 @@ def _refused(refusal: str, request: CreatePayment, order_amount_fen: Any, limits
     raise AssertionError(refusal)
 
 
-def _yuan_of_order(order_amount_fen: Any) -> str:
+def _yuan_of_order(order_amount_fen: Decimal | None) -> str:
     if order_amount_fen is None:
         return "it has none"
-    whole = order_amount_fen == int(order_amount_fen)
-    return format_yuan(int(order_amount_fen)) if whole else f"{order_amount_fen.scaleb(-2):f}"
+    whole = whole_fen(order_amount_fen)
+    return format_yuan(whole) if whole is not None else f"{order_amount_fen.scaleb(-2):f}"

@@ -10,11 +10,13 @@ CREATED is our row before the provider's answer is known: PENDING on the API, wi
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
 from app.db import Row
-from app.providers.contract import PaymentMethod
+from app.errors import ProviderRejected
+from app.providers.contract import PaymentMethod, Rejected
 
 
 class PaymentStatus(StrEnum):
@@ -92,8 +94,31 @@ class Payment:
         return self.status == "CREATED"
 
 
+def failure_of(rejected: Rejected) -> Failure:
+    """A provider's refusal as it is kept and shown."""
+    return Failure(
+        code=ProviderRejected.code,
+        provider_code=rejected.code,
+        provider_message=rejected.message,
+        explanation=rejected.explanation,
+        explanation_zh=rejected.explanation_zh,
+    )
+
+
+def failure_json(failure: Failure) -> dict[str, str | None]:
+    """A failure as the column stores it."""
+    return {name: getattr(failure, name) for name in Failure.__slots__}
+
+
+def whole_fen(amount_fen: Decimal | None) -> int | None:
+    """An order's amount as fen; None where it has none that could be paid: a fraction of a fen, NaN, infinity."""
+    if amount_fen is None or not amount_fen.is_finite() or amount_fen != amount_fen.to_integral_value():
+        return None
+    return int(amount_fen)
+
+
 def read_payment(row: Row) -> Payment:
-    """A row of the columns `payment_columns` names (sql/queries/payment.sql) as a value."""
+    """A row of the columns that every statement in sql/queries/payment.sql returns, as a value."""
     failure = row["failure"]
     return Payment(
         id=row["id"],

@@ -12,22 +12,35 @@ report ──▶ our row? ──no──▶ recorded, the flow learns "not found
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import structlog
 
 from app.clock import Clock
 from app.db import Database, Transaction
+from app.errors import ProviderRejected
 from app.merchants.accounts import OpenAccount
-from app.payments.model import Failure, Payment, read_payment
+from app.payments.model import Failure, Payment, failure_json, failure_of, read_payment
 from app.providers.contract import PaymentReport, ReportedStatus
 
 log = structlog.get_logger(__name__)
 
+# A provider that reports a failure without a reason.
+_FAILED: Final = Failure(
+    code=ProviderRejected.code,
+    provider_code=None,
+    provider_message=None,
+    explanation="the provider reports that the payment failed; create a new one",
+    explanation_zh="支付失败，请重新发起支付",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a report did. `payment` is None when the number is not ours; `differences` are the fields that disagree."""
+    """What a report said and did. `payment` is None when the number is not ours; `differences` are the fields that
+    disagree."""
 
+    reported: ReportedStatus
     payment: Payment | None
     changed: bool
     differences: tuple[str, ...] = ()
@@ -76,7 +89,7 @@ async def apply_within(
             await tx.one(
                 "payment.append_event", "payment.repeated", payment.id, payment.order_id, details, correlation_id, now
             )
-    return Applied(payment=current, changed=changed is not None or (repeats > 0 and current.final))
+    return Applied(report.status, current, changed=changed is not None or (repeats > 0 and current.final))
 
 
 async def _transition(tx: Transaction, now: datetime, payment: Payment, report: PaymentReport) -> Payment | None:
@@ -93,26 +106,16 @@ async def _transition(tx: Transaction, now: datetime, payment: Payment, report: 
                 report.payer_id,
                 report.paid_at,
                 now,
+                report.refunded_fen,
             )
         case ReportedStatus.CLOSED if not payment.final:
             row = await tx.one("payment.close", payment.id, now, None)
         case ReportedStatus.FAILED if not payment.final:
-            row = await tx.one("payment.fail", payment.id, _failure_json(report), now)
+            failure = failure_of(report.failure) if report.failure is not None else _FAILED
+            row = await tx.one("payment.fail", payment.id, failure_json(failure), now, ["CREATED", "PENDING"])
         case _:
             return None
     return None if row is None else read_payment(row)
-
-
-def _failure_json(report: PaymentReport) -> dict[str, str | None]:
-    said = report.failure
-    failure = Failure(
-        code="PROVIDER_REJECTED",
-        provider_code=said.code if said else None,
-        provider_message=said.message if said else None,
-        explanation=said.explanation if said else "the provider reports that the payment failed; create a new one",
-        explanation_zh=said.explanation_zh if said else "支付失败，请重新发起支付",
-    )
-    return {name: getattr(failure, name) for name in Failure.__slots__}
 
 
 def _differences(payment: Payment, account: OpenAccount, report: PaymentReport) -> Iterator[tuple[str, str, str]]:
@@ -157,7 +160,7 @@ async def _record_differences(
             )
     fields = tuple(field for field, _, _ in differences)
     log.error("payment.mismatch", payment_id=payment.id, fields=fields, source=report.source)
-    return Applied(payment=payment, changed=False, differences=fields)
+    return Applied(report.status, payment, changed=False, differences=fields)
 
 
 async def _not_ours(
@@ -179,4 +182,4 @@ async def _not_ours(
         for _ in range(deliveries):
             await tx.one("payment.append_event", "payment.unknown", None, None, details, correlation_id, now)
     log.error("payment.unknown_number", merchant_account_id=account.id, source=report.source)
-    return Applied(payment=None, changed=report.source == "notification", differences=("out_trade_no",))
+    return Applied(report.status, None, changed=report.source == "notification", differences=("out_trade_no",))

@@ -21,11 +21,14 @@ from app.providers.contract import Provider, ReportedStatus
 log = structlog.get_logger(__name__)
 
 _BATCH: Final = 20
-# Longer than the slowest question, its close and the question after it.
+# Longer than the slowest question, its close and the question after it; PROVIDER_TIMEOUT_S ends at 20 s.
 _LEASE: Final = timedelta(seconds=90)
-# After the schedule is used up, and while a provider does not answer.
-_SLOWEST: Final = timedelta(minutes=10)
+# While a provider does not answer: again soon, then ever more slowly.
 _RETRY: Final = timedelta(seconds=15)
+_SLOWEST: Final = timedelta(minutes=10)
+# What has been over for long, or contradicts our row, waits for a person; the provider is asked a few times a day.
+_LONG_OVER: Final = timedelta(days=3)
+_RARELY: Final = timedelta(hours=6)
 
 
 async def check_due_payments(database: Database, clock: Clock, payments: Payments) -> int:
@@ -39,38 +42,55 @@ async def check_due_payments(database: Database, clock: Clock, payments: Payment
     async def check(payment: Payment) -> None:
         account = await payments.accounts.open(payment.merchant_account_id)
         next_at = await _advance(clock, payments, payment, account)
-        await database.change("payment.check_later", payment.id, next_at)
+        # While the outcome of its creation is unknown no answer counts as one.
+        attempts = payment.check_attempts if payment.checking else 0
+        await database.change("payment.check_later", payment.id, next_at, payment.check_at, attempts)
 
     async def postpone(payment: Payment, exc: Exception) -> None:
-        # Still unknown: ask again, ever more slowly, for as long as it takes.
-        next_at = clock.now() + min(_RETRY * 2 ** min(payment.check_attempts, 6), _SLOWEST)
         expected = isinstance(exc, ProviderError)
         code = exc.code if isinstance(exc, ProviderError) else type(exc).__name__
         log.warning("payment.check_failed", payment_id=payment.id, code=code, exc_info=None if expected else exc)
-        await database.change("payment.check_later", payment.id, next_at)
+        next_at = retry_at(payment, clock.now())
+        await database.change("payment.check_later", payment.id, next_at, payment.check_at, payment.check_attempts)
 
     return await drain(claim, check, postpone)
 
 
 async def _advance(clock: Clock, payments: Payments, payment: Payment, account: OpenAccount) -> datetime | None:
-    """One step of one payment; when to look again, None when there is nothing left to ask."""
-    if payment.status == "CLOSED":
-        await payments.ask(payment, account, correlation_id=payment.correlation_id)
+    """One step of one payment; when to look again, None when there is nothing left to ask.
+
+    What a step itself sets for the next question stands: the lease it was claimed under is gone then."""
+    applied = await payments.ask(payment, account, correlation_id=payment.correlation_id)
+    now = clock.now()
+    current = applied.payment
+    if payment.status == "CLOSED" and applied.reported is ReportedStatus.PENDING:
+        # Somebody opened the page after it was closed here, and the provider has not ended it yet.
+        return now + _RARELY
+    if current is None or current.final:
         return None
-    if clock.now() >= payment.expires_at:
-        ended = await payments.ask_to_close(payment, account, correlation_id=payment.correlation_id)
-        return ended.check_at
-    report = await payments.ask(payment, account, correlation_id=payment.correlation_id)
-    if payment.checking and report.status in (ReportedStatus.NOT_FOUND, ReportedStatus.PENDING):
+    if applied.differences:
+        return now + _RARELY
+    if now >= payment.expires_at:
+        return (await payments.close_unpaid(payment, account, correlation_id=payment.correlation_id)).check_at
+    if payment.checking and applied.reported in (ReportedStatus.NOT_FOUND, ReportedStatus.PENDING):
         # Our process ended, or the reply was lost, between the row and the answer. The same number again opens no
         # second payment, and gives the page its next step.
-        sent = await payments.ask_to_create(payment, account)
-        return sent.check_at
-    return next_check(account.provider, payment, clock.now())
+        await payments.create_again(payment, account, applied.reported)
+        return retry_at(payment, now)
+    return next_check(account.provider, payment, now)
+
+
+def retry_at(payment: Payment, now: datetime) -> datetime:
+    """When to ask again about a payment whose provider gives no usable answer: ever more slowly, without end."""
+    slowest = _SLOWEST if now < payment.expires_at + _LONG_OVER else _RARELY
+    return now + min(_RETRY * (1 << min(payment.check_attempts, 12)), slowest)
 
 
 def next_check(provider: Provider, payment: Payment, now: datetime) -> datetime:
-    """The first moment of the provider's schedule that lies ahead, but not after the payment's end."""
+    """The first moment of the provider's schedule that lies ahead, but not after the payment's end.
+
+    Past the schedule its last gap repeats."""
     schedule = provider.query_schedule
-    ahead = (payment.created_at + age for age in schedule if payment.created_at + age > now)
-    return min(next(ahead, now + _SLOWEST), max(payment.expires_at, now))
+    age = now - payment.created_at
+    ahead = next((at for at in schedule if at > age), age + (schedule[-1] - schedule[-2]))
+    return min(payment.created_at + ahead, max(payment.expires_at, now))

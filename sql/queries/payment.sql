@@ -49,11 +49,11 @@ with accepted as (
 select * from accepted;
 
 -- name: fail
--- Nothing was charged: the provider said no, or was never reached. $1 id, $2 failure, $3 now
+-- Nothing was charged: the provider said no, or was never reached. $1 id, $2 failure, $3 now, $4 statuses it may leave
 with failed as (
   update shouyin.payment
   set status = 'FAILED', failure = $2, updated_at = $3, check_at = null
-  where id = $1 and status in ('CREATED', 'PENDING')
+  where id = $1 and status = any($4::text[])
   returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
     subject, out_trade_no, transaction_id, status, failure, action, openid, return_url, created_by, correlation_id,
     expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version
@@ -79,13 +79,14 @@ with closed as (
 select * from closed;
 
 -- name: succeed
--- Paid, from whatever state. A success after CLOSED or FAILED wins and is flagged late.
--- $1 id, $2 paid_amount_fen, $3 transaction_id, $4 payer_id, $5 paid_at, $6 now
+-- Paid, from whatever state. A success after CLOSED or FAILED wins and is flagged late. What the provider has given back
+-- already is kept with it. $1 id, $2 paid_amount_fen, $3 transaction_id, $4 payer_id, $5 paid_at, $6 now, $7 refunded fen
 with before as (
   select id, status in ('CLOSED', 'FAILED') as late from shouyin.payment where id = $1
 ), paid as (
   update shouyin.payment p
-  set status = 'SUCCESSFUL', paid_amount_fen = $2, transaction_id = coalesce($3, p.transaction_id), payer_id = $4,
+  set status = 'SUCCESSFUL', paid_amount_fen = $2, refunded_amount_fen = least(coalesce($7::bigint, 0), $2),
+    transaction_id = coalesce($3, p.transaction_id), payer_id = $4,
     paid_at = coalesce($5::timestamptz, $6::timestamptz), updated_at = $6, failure = null, late = before.late, check_at = null
   from before
   where p.id = before.id and p.status in ('CREATED', 'PENDING', 'CLOSED', 'FAILED')
@@ -107,16 +108,17 @@ select * from paid;
 -- Takes payments whose question is due, for $2 (the lease) at most $3 of them. Leans on payment_to_check.
 update shouyin.payment
 set check_at = $2, check_attempts = check_attempts + 1
-where id in (
-  select id from shouyin.payment where check_at <= $1 order by check_at limit $3 for no key update skip locked)
+where id = any (array(
+  select id from shouyin.payment where check_at <= $1 order by check_at limit $3 for no key update skip locked))
 returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
   subject, out_trade_no, transaction_id, status, failure, action, openid, return_url, created_by, correlation_id,
   expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version;
 
 -- name: check_later
--- Sets the next question, unless the payment became final meanwhile. $1 id, $2 check_at (null: nothing left to ask)
-update shouyin.payment set check_at = $2
-where id = $1 and (status in ('CREATED', 'PENDING') or (status = 'CLOSED' and $2::timestamptz is null))
+-- Sets the next question, unless something set another one since the claim. $1 id, $2 check_at (null: nothing left to
+-- ask), $3 the lease that the claim set, $4 check_attempts
+update shouyin.payment set check_at = $2, check_attempts = $4
+where id = $1 and check_at = $3
 returning id;
 
 -- name: append_event

@@ -1,10 +1,13 @@
 """Creating, asking and closing, against the sandbox: every method and mode, every way the provider can answer."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
+import httpx
 import pytest
 
+from app.activation.binding import Binding
 from app.auth import Principal
 from app.errors import (
     AmountMismatch,
@@ -348,3 +351,119 @@ async def test_callers_without_an_owner_column_share_the_orders(market: Market) 
     payment = await market.create(order_id=order_id)
     assert payment.owner == "8"
     assert Principal(sub="7") != STRANGER
+
+
+async def test_a_second_attempt_that_is_turned_away_fails_nothing_the_first_may_have_done(market: Market) -> None:
+    await market.control("POST", "/faults", method="alipay.trade.precreate", kind="lost_reply")
+    payment = await market.create("ALIPAY_QR")
+    assert payment.checking
+    turned_away = {"method": "alipay.trade.precreate", "kind": "error_response", "code": "40005"}
+    await market.control("POST", "/faults", **turned_away, sub_code="isv.app-call-limited")
+    await market.advance(timedelta(seconds=31))
+    await market.shop.settle()
+    found = await market.find(payment)
+    assert (found.status, found.failure) == ("CREATED", None)
+    assert (await market.shop.events(payment.id)) == ["payment.created"]
+    await market.advance(timedelta(minutes=2))
+    await market.shop.settle()
+    found = await market.find(payment)
+    assert (found.status, found.out_trade_no, found.action is not None) == ("PENDING", payment.out_trade_no, True)
+
+
+class Slow(httpx.AsyncHTTPTransport):
+    """A network that keeps answers back until it is told to deliver them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holds, self.deliver = asyncio.Event(), asyncio.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        await response.aread()
+        self.holds.set()
+        await self.deliver.wait()
+        return response
+
+
+async def test_a_late_refusal_does_not_undo_what_another_attempt_achieved(market: Market) -> None:
+    """The process that opened the payment waits for its answer beyond its lease, and another has asked meanwhile."""
+    network = Slow()
+    async with httpx.AsyncClient(transport=network, trust_env=False) as http:
+        slow = await market.shop.open(http=http)
+        await market.control(
+            "POST", "/faults", method="alipay.trade.precreate", kind="business_error", sub_code="ACQ.ACCESS_FORBIDDEN"
+        )
+        creating = asyncio.create_task(market.create("ALIPAY_QR", slow))
+        await network.holds.wait()
+        market.shop.clock.advance(timedelta(seconds=31))
+        await market.shop.settle()
+        network.deliver.set()
+        payment = await creating
+    assert (payment.status, payment.action is not None, payment.failure) == ("PENDING", True, None)
+    assert (await market.shop.events(payment.id)) == ["payment.created", "payment.pending"]
+
+
+@pytest.mark.parametrize("amount", ["NaN", "Infinity", "-Infinity", "-12.30", "12.305", "1e30"])
+async def test_an_amount_that_is_none_is_refused_and_spoils_nothing_else(market: Market, amount: str) -> None:
+    await market.shop.connection.execute(
+        "create table public.deals (id int primary key, price numeric); delete from shouyin.activation;"
+        " drop event trigger shouyin_refuse_drop; alter table shouyin.payment drop constraint payment_order"
+    )
+    await market.shop.runtime.activation.activate(ADMIN, Binding("deals", amount_column="price"))
+    await market.shop.connection.execute(f"insert into public.deals values (1, '{amount}'), (2, 12.30)")
+    with pytest.raises(InvalidAmount):
+        await market.create(order_id=1)
+    with pytest.raises(AmountMismatch):
+        await market.shop.runtime.payments.create(
+            BUYER, CreatePayment(1, PaymentMethod.ALIPAY_PAGE, 1230, "Tea"), correlation_id="c"
+        )
+    orders = await market.shop.runtime.payments.orders([1, 2])
+    assert (orders[1].amount_fen is None or amount in ("-12.30", "1e30"), orders[2].amount_fen) == (True, 1230)
+    assert await market.shop.count("payment") == 0
+
+
+async def test_an_order_without_an_owner_is_an_administrator_s(market: Market) -> None:
+    await market.shop.connection.execute("alter table orders alter column user_id drop not null")
+    order_id = await market.shop.connection.fetchval("insert into orders (title, amount) values ('T', 1) returning id")
+    payments = market.shop.runtime.payments
+    assert await payments.find_order(BUYER, order_id) is None
+    with pytest.raises(OrderNotFound):
+        await market.create(order_id=order_id)
+    payment = await payments.create(
+        ADMIN, CreatePayment(order_id, PaymentMethod.ALIPAY_PAGE, None, "Tea"), correlation_id="c"
+    )
+    assert await payments.find(BUYER, payment.id) is None
+    assert await payments.of_order(BUYER, order_id) == []
+    assert (await payments.find(ADMIN, payment.id)) == payment
+
+
+@pytest.mark.parametrize("text", ["\x00", "a\ud800", "\n", "", "x" * 3000])
+@pytest.mark.parametrize("method", ["ALIPAY_QR", "ALIPAY_PAGE"])
+async def test_text_that_cannot_be_kept_is_refused(market: Market, method: str, text: str) -> None:
+    plain = CreatePayment(await market.shop.order(), PaymentMethod(method), None, "Tea")
+    for request, field in (
+        (replace(plain, idempotency_key=text), "idempotencyKey"),
+        (replace(plain, openid=text), "openid"),
+        (replace(plain, return_url=text), "returnUrl"),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            await market.shop.runtime.payments.create(BUYER, request, correlation_id="c")
+        assert refused.value.field == field
+    assert await market.shop.count("payment") == 0
+
+
+async def test_a_payer_who_would_never_match_is_refused(market: Market) -> None:
+    """Alipay names the payer by its own id: an openid kept with the payment would make every success disagree."""
+    with pytest.raises(InvalidInput) as refused:
+        await market.create(openid="o-7")
+    assert refused.value.field == "openid"
+    assert await market.shop.count("payment") == 0
+
+
+async def test_an_isolation_level_of_the_server_s_changes_nothing(market: Market) -> None:
+    """What is read after a lock has to be what its last holder committed, whatever the database's default says."""
+    name = await market.shop.connection.fetchval("select current_database()")
+    await market.shop.connection.execute(f"alter database {name} set default_transaction_isolation = 'serializable'")
+    other = await market.shop.open()
+    async with other.db.transaction() as tx:
+        assert await tx.connection.fetchval("show transaction_isolation") == "read committed"

@@ -84,7 +84,7 @@ class AlipayProvider:
     name = "ALIPAY"
     methods = frozenset({PaymentMethod.ALIPAY_PAGE, PaymentMethod.ALIPAY_WAP, PaymentMethod.ALIPAY_QR})
     modes: Sequence[str] = accounts.MODES
-    # Close together while a person is paying, then rarer; two weeks of waiting come to fewer than sixty questions.
+    # Close together while a person is paying, then every six hours; fifteen days come to seventy questions.
     query_schedule: Sequence[timedelta] = (
         timedelta(seconds=15),
         timedelta(seconds=30),
@@ -126,6 +126,13 @@ class AlipayProvider:
             raise ValueError("out_trade_no is ours to make: 1 to 64 letters, digits and underscores")
         _check_subject(request.subject)
         _check_expiry(request, maximum=_maximum_expiry(request.method))
+        if request.openid is not None:
+            # It would be kept and later compared with whoever pays: nobody could ever pay it.
+            raise InvalidInput(
+                f"openid: {request.method} may be paid by anybody who opens it; leave openid out",
+                message_zh="该支付方式无需指定付款人，请勿填写 openid",
+                field="openid",
+            )
         if request.return_url is not None and request.method in _PAGE_METHODS:
             _check_return_url(request.return_url)
         if not 1 <= request.amount_fen <= MAXIMUM_AMOUNT_FEN:
