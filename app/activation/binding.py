@@ -181,6 +181,11 @@ async def _check_columns(tx: Transaction, oid: int, binding: Binding) -> None:
     status = _column(columns, "statusColumn", binding.status_column)
     if status is not None and status["type"] not in _TEXTS and status["kind"] != "e":
         raise _wrong_type("statusColumn", status, "a text or enum column")
+    if status is not None and status["generated"]:
+        raise InvalidInput(
+            f"statusColumn: column {status['name']} is generated and cannot be written; name a column of its own",
+            field="statusColumn",
+        )
     for field, word in (
         ("paidStatus", binding.paid_status),
         ("failedStatus", binding.failed_status),

@@ -68,7 +68,8 @@ create table shouyin.payment (
   updated_at timestamptz not null,
   paid_at timestamptz,
   late boolean not null default false,
-  -- When the provider is asked next; null once there is nothing left to ask. `check_attempts` counts the questions.
+  -- When the provider is asked next; null once there is nothing left to ask. `check_attempts` counts questions in a row
+  -- that got no usable answer.
   check_at timestamptz,
   check_attempts integer not null default 0,
   version integer not null default 1,
@@ -96,12 +97,13 @@ create table shouyin.notification (
   received_count integer not null default 1,
   handled_count integer not null default 0,
   attempts integer not null default 0,
-  -- null once handled
+  -- null once handled; '-infinity' for at once, whatever the clocks of the processes say
   due_at timestamptz,
   error text,
   unique (merchant_account_id, event_key)
 );
-create index notification_due on shouyin.notification (due_at) where due_at is not null;
+create index notification_by_age on shouyin.notification using brin (received_at);
+create index notification_due on shouyin.notification (due_at, id) where due_at is not null;
 
 -- The outbox: what happened, written in the transaction that made it happen.
 create table shouyin.event (
@@ -115,6 +117,7 @@ create table shouyin.event (
   dispatched_at timestamptz
 );
 create index event_undispatched on shouyin.event (id) where dispatched_at is null;
+create index event_by_age on shouyin.event using brin (created_at);
 create index event_by_payment on shouyin.event (payment_id, id);
 
 create table shouyin.flow_run (
@@ -124,13 +127,14 @@ create table shouyin.flow_run (
   trigger text not null,
   status text not null default 'WAITING' check (status in ('WAITING', 'DONE', 'FAILED')),
   attempts integer not null default 0,
-  -- null once done, or given up and left to an operator
+  -- null once done, or given up and left to an operator; '-infinity' for at once
   due_at timestamptz,
   error text,
   created_at timestamptz not null,
   finished_at timestamptz,
   unique (event_id, flow)
 );
+create index flow_run_by_age on shouyin.flow_run using brin (created_at);
 create index flow_run_due on shouyin.flow_run (due_at, id) where due_at is not null;
 create index flow_run_failed on shouyin.flow_run (id) where status = 'FAILED';
 

@@ -1,28 +1,41 @@
 -- Binding the merchant's order table. The table is named at run time, so that the statements are built here with
 -- format(%I) and nowhere else. Afterwards every query reads the view shouyin.bound_order, whatever the table looks like:
--- id bigint, owner text, amount_fen numeric (null without an amount column), status (the column itself), data jsonb.
+--   id          the key itself, of whichever integer type: a cast would hide it from its index
+--   owner       text; null without an owner column (anybody's), '' where the row names nobody (an administrator's)
+--   amount_fen  numeric; null without an amount column. May be NaN, infinite or a fraction: whatever the column takes
+--   status      the column itself, so that it can be written through the view
+--   data        the row as jsonb
 
 -- Until a table is bound there are no orders.
 create view shouyin.bound_order as
   select null::bigint as id, null::text as owner, null::numeric as amount_fen, null::text as status, null::jsonb as data
   where false;
 
--- Announces changes of the merchant's rows whoever writes them. tg_argv: key column, owner column or ''.
+-- Announces changes of the merchant's rows whoever writes them. tg_argv: the key column's number, which stays when the
+-- column is renamed; with its name, a rename would make every later write of the merchant fail.
 create function shouyin.announce_orders() returns trigger language plpgsql as $$
 begin
-  execute format(
-    'insert into shouyin.change (subject, row_id, order_id, owner) select ''order'', %1$I, %1$I, %2$s from changed',
-    tg_argv[0], case when tg_argv[1] = '' then 'null' else format('%I::text', tg_argv[1]) end);
+  execute format('insert into shouyin.change (subject, row_id, order_id) select ''order'', %1$I, %1$I from changed',
+    (select a.attname from pg_attribute a where a.attrelid = tg_relid and a.attnum = tg_argv[0]::smallint));
   return null;
 end $$;
 
+-- Refuses whatever takes away the bound table or a part of the binding, by whichever statement: DROP … CASCADE and
+-- ALTER TABLE … DROP COLUMN … CASCADE would take the view, the foreign key and the triggers along without a word.
 create function shouyin.refuse_drop() returns event_trigger language plpgsql as $$
 declare
   dropped record;
 begin
-  for dropped in select objid, object_identity from pg_event_trigger_dropped_objects() where object_type = 'table' loop
-    if exists (select from shouyin.activation where order_table = dropped.objid) then
-      raise exception 'shouyin: % is bound to payments and cannot be dropped', dropped.object_identity
+  for dropped in
+    select d.object_identity from pg_event_trigger_dropped_objects() d
+    where (d.object_type = 'table' and d.objid in (select a.order_table from shouyin.activation a))
+      or (d.object_type = 'view' and d.object_identity = 'shouyin.bound_order')
+      or (d.object_type = 'table constraint' and d.object_identity like 'payment_order on %')
+      or (d.object_type = 'trigger' and d.object_identity like 'shouyin\_%')
+  loop
+    if exists (select from shouyin.activation) then
+      raise exception 'shouyin: % belongs to the order table that is bound to payments and cannot be dropped',
+        dropped.object_identity
         using hint = 'Turn payments off first (deactivatePayments).';
     end if;
   end loop;
@@ -35,15 +48,17 @@ create function shouyin.bind_order_table(
   order_table regclass, key_column text, owner_column text, amount_column text, amount_in_fen boolean, status_column text
 ) returns boolean language plpgsql as $$
 declare
+  key_number smallint := (
+    select a.attnum from pg_attribute a where a.attrelid = order_table and a.attname = key_column);
   guarded boolean := true;
 begin
   execute format('alter table shouyin.payment add constraint payment_order foreign key (order_id) references %s (%I)',
     order_table, key_column);
   drop view shouyin.bound_order;
-  execute format('create view shouyin.bound_order as select o.%I::bigint as id, %s as owner, %s as amount_fen, %s as status,'
-    || ' to_jsonb(o)%s as data from %s o',
+  execute format('create view shouyin.bound_order as select o.%I as id, %s as owner, %s as amount_fen, %s as status,'
+    || ' to_jsonb(o.*)%s as data from %s o',
     key_column,
-    case when owner_column is null then 'null::text' else format('o.%I::text', owner_column) end,
+    case when owner_column is null then 'null::text' else format('coalesce(o.%I::text, '''')', owner_column) end,
     case when amount_column is null then 'null::numeric'
          when amount_in_fen then format('o.%I::numeric', amount_column)
          else format('o.%I::numeric * 100', amount_column) end,
@@ -53,15 +68,14 @@ begin
          else format(' || jsonb_build_object(%L, o.%I::text)', amount_column, amount_column) end,
     order_table);
   execute format('create trigger shouyin_announce_insert after insert on %s referencing new table as changed'
-    || ' for each statement execute function shouyin.announce_orders(%L, %L)', order_table, key_column, coalesce(owner_column, ''));
+    || ' for each statement execute function shouyin.announce_orders(%s)', order_table, key_number);
   execute format('create trigger shouyin_announce_update after update on %s referencing new table as changed'
-    || ' for each statement execute function shouyin.announce_orders(%L, %L)', order_table, key_column, coalesce(owner_column, ''));
+    || ' for each statement execute function shouyin.announce_orders(%s)', order_table, key_number);
   execute format('create trigger shouyin_refuse_truncate before truncate on %s'
     || ' for each statement execute function shouyin.refuse_truncate()', order_table);
   begin
     if not exists (select from pg_event_trigger where evtname = 'shouyin_refuse_drop') then
-      create event trigger shouyin_refuse_drop on sql_drop when tag in ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED')
-        execute function shouyin.refuse_drop();
+      create event trigger shouyin_refuse_drop on sql_drop execute function shouyin.refuse_drop();
     end if;
   exception when insufficient_privilege then
     guarded := false;
@@ -84,6 +98,7 @@ declare
   bound record;
   feature shouyin.activation;
   account record;
+  asked_fen numeric;
 begin
   replayed := false;
   select * into feature from shouyin.activation;
@@ -114,9 +129,9 @@ begin
   if feature.amount_column is not null and p_amount_fen is not null and bound.amount_fen is distinct from p_amount_fen then
     refusal := 'AMOUNT_MISMATCH'; return;
   end if;
-  -- An order's own amount meets the same limits, and may have a fraction of a fen that nobody can pay.
-  if coalesce(p_amount_fen, bound.amount_fen) <> trunc(coalesce(p_amount_fen, bound.amount_fen))
-    or coalesce(p_amount_fen, bound.amount_fen) not between p_minimum_fen and p_maximum_fen then
+  -- An order's own amount meets the same limits (NaN is above them all), and may have a fraction of a fen that nobody can pay.
+  asked_fen := coalesce(p_amount_fen, bound.amount_fen);
+  if asked_fen not between p_minimum_fen and p_maximum_fen or asked_fen <> trunc(asked_fen) then
     refusal := 'INVALID_AMOUNT'; return;
   end if;
   if exists (select from shouyin.payment p where p.order_id = p_order_id and p.status = 'SUCCESSFUL') then
@@ -126,7 +141,7 @@ begin
   begin
     insert into shouyin.payment (order_id, owner, merchant_account_id, provider, method, amount_fen, subject, out_trade_no,
       openid, return_url, created_by, idempotency_key, input_hash, correlation_id, expires_at, created_at, updated_at, check_at)
-    values (p_order_id, bound.owner, account.id, p_provider, p_method, coalesce(p_amount_fen, bound.amount_fen), p_subject,
+    values (p_order_id, bound.owner, account.id, p_provider, p_method, asked_fen, p_subject,
       p_out_trade_no, p_openid, p_return_url, p_sub, p_idempotency_key, p_input_hash, p_correlation_id, p_expires_at, p_now,
       p_now, p_check_at)
     returning * into payment;

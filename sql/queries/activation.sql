@@ -22,6 +22,7 @@ where i.indrelid = $1::bigint::oid and i.indisprimary;
 
 -- name: columns
 select a.attname as name, t.typname as type, t.typtype::text as kind, a.atttypmod as modifier,
+  a.attgenerated <> '' as generated,
   (select array_agg(e.enumlabel order by e.enumsortorder) from pg_enum e where e.enumtypid = t.oid)::text[] as labels
 from pg_attribute a join pg_type t on t.oid = a.atttypid
 where a.attrelid = $1::bigint::oid and a.attnum > 0 and not a.attisdropped
