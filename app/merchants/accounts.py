@@ -67,6 +67,11 @@ class MerchantAccounts:
         self._opened[account_id] = opened
         return opened
 
+    async def is_current(self, account: OpenAccount) -> bool:
+        """Whether the database still holds the version that was opened."""
+        row = await self._db.one("merchant_account.version", account.id)
+        return row is not None and row["version"] == account.version
+
     def forget(self, account_ids: Sequence[int]) -> None:
         """Drops opened accounts that changed; all of them when none is named."""
         for account_id in account_ids or list(self._opened):

@@ -10,6 +10,9 @@ returning id, provider, mode, name, settings, enabled, created_at, updated_at, v
 -- name: find
 select id, provider, mode, name, settings, sealed, enabled, version from shouyin.merchant_account where id = $1;
 
+-- name: version
+select version from shouyin.merchant_account where id = $1;
+
 -- name: list
 select id, provider, mode, name, settings, enabled, created_at, updated_at, version
 from shouyin.merchant_account order by id;
@@ -19,7 +22,7 @@ update shouyin.merchant_account set enabled = $2, updated_at = $3 where id = $1
 returning id, provider, mode, name, settings, enabled, created_at, updated_at, version;
 
 -- name: sealed_for_update
-select id, sealed from shouyin.merchant_account where sealed is not null order by id for update;
+select id, sealed from shouyin.merchant_account where sealed is not null order by id for no key update;
 
 -- name: reseal
 update shouyin.merchant_account set sealed = $2, updated_at = $3 where id = $1 returning id;

@@ -7,11 +7,12 @@ from urllib.parse import parse_qsl, urlencode
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from app.clock import Clock
 from app.errors import NotFound
 from app.payments.actions import CreatePayment
 from app.payments.model import Payment
 from app.providers.contract import PaymentMethod
-from app.runtime import Runtime
+from app.runtime import Runtime, open_runtime
 from tests.fixtures.alipay import FORM, signed_notice
 from tests.fixtures.shop import ADMIN, BUYER, Shop
 
@@ -175,3 +176,56 @@ async def test_a_poison_notification_does_not_hold_up_the_others(shop: Shop, rsa
         await deliver(shop.runtime, payment, body)
     await shop.settle()
     assert (await shop.status_of(poisoned.order_id), await shop.status_of(healthy.order_id)) == ("unpaid", "paid")
+
+
+async def test_clocks_that_disagree_delay_nothing(shop: Shop, rsa_keys: Keys) -> None:
+    """The process that received it is ten minutes ahead of the one that applies it."""
+    payment = await pending(shop)
+    ahead = await open_runtime(shop.config, clock=Clock(timedelta(minutes=10)), realtime=False)
+    shop.opened.append(ahead)
+    await deliver(ahead, payment, signed_notice(rsa_keys[1], out_trade_no=payment.out_trade_no))
+    await ahead.flows.dispatch()
+    await shop.settle()
+    assert await shop.status_of(payment.order_id) == "paid"
+
+
+async def test_a_notice_replayed_without_end_is_counted_and_reaches_the_flow_a_hundred_times(
+    shop: Shop, rsa_keys: Keys
+) -> None:
+    payment = await pending(shop)
+    body = signed_notice(rsa_keys[1], out_trade_no=payment.out_trade_no)
+    await deliver(shop.runtime, payment, body)
+    await shop.settle()
+    for _ in range(2):
+        await shop.connection.execute("update shouyin.notification set received_count = received_count + 1000")
+        await deliver(shop.runtime, payment, body)
+        await shop.settle()
+    kinds = await shop.events(payment.id)
+    assert (kinds.count("payment.successful"), kinds.count("payment.repeated")) == (1, 99)
+    assert await shop.count("flow_run") == 100
+    assert await shop.connection.fetchval("select received_count = handled_count from shouyin.notification")
+
+
+async def test_unsigned_floods_open_no_account_again(shop: Shop, rsa_keys: Keys) -> None:
+    """Parsing keys costs milliseconds: whoever can post must not be able to make us do it."""
+    payment = await pending(shop)
+    opened = await shop.runtime.accounts.open(payment.merchant_account_id)
+    for body in (b"x=1", b"", b"\xff", signed_notice(rsa_keys[0], out_trade_no=payment.out_trade_no)):
+        assert await deliver(shop.runtime, payment, body) == b"fail"
+    assert await shop.runtime.accounts.open(payment.merchant_account_id) is opened
+
+
+async def test_the_reason_of_a_failure_is_kept_whatever_it_holds(
+    shop: Shop, rsa_keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment = await pending(shop)
+    await deliver(shop.runtime, payment, signed_notice(rsa_keys[1], out_trade_no=payment.out_trade_no))
+
+    async def broken(*_: object, **__: object) -> None:
+        raise ValueError("zero \x00 half \ud800")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.notifications.inbox.apply_within", broken)
+        await shop.runtime.inbox.drain()
+    error = await shop.connection.fetchval("select error from shouyin.notification where due_at > now()")
+    assert error == "ValueError: zero \ufffd half ?"
