@@ -89,8 +89,9 @@ def _import(module_name: str) -> Any:
 async def set_order_status(result: PaymentResult, tx: Transaction) -> None:
     """The built-in flow: the bound order's status column says paid or failed.
 
-    An order counts as paid only when what was paid is its amount (Z12); otherwise it stays for a person to look at."""
-    if result.already_processed or result.order_id is None:
+    An order counts as paid only when what was paid is its amount (Z12); otherwise it stays for a person to look at. A
+    surplus payment changes nothing: the order may have gone from "paid" to "shipped" since the first."""
+    if result.already_processed or result.surplus or result.order_id is None:
         return
     binding = await tx.one("activation.find")
     if binding is None or binding["status_column"] is None:

@@ -12,7 +12,8 @@ class PaymentResult:
     """The result of a payment, as a flow sees it (Z10). Amounts are fen; `None` where there is none.
 
     `already_processed` is false exactly once per payment and final state; act only then. `amount_matches` says whether
-    what was paid is the order's amount as it stands now (Z12).
+    what was paid, less what the provider has given back, is the order's amount as it stands now (Z12). `surplus` says
+    that another payment of the same order succeeded before this one: deliver nothing for it.
     """
 
     order_id: int | None
@@ -28,6 +29,7 @@ class PaymentResult:
     order_amount_fen: int | None
     amount_matches: bool
     late: bool
+    surplus: bool
     paid_at: datetime | None
     event_id: int
     correlation_id: str | None
@@ -52,5 +54,6 @@ class PaymentResult:
             "orderAmount": yuan(self.order_amount_fen),
             "amountMatches": self.amount_matches,
             "late": self.late,
+            "surplus": self.surplus,
             "paidAt": None if self.paid_at is None else self.paid_at.isoformat(),
         }

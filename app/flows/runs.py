@@ -16,13 +16,14 @@ import structlog
 
 from app.auth import Principal
 from app.clock import Clock
-from app.db import Database, Row, Transaction
+from app.db import Database, Row, Transaction, storable
 from app.doorbell import Doorbell
 from app.drain import drain
 from app.errors import Forbidden, InvalidInput, NotFound
 from app.flows.registry import TRIGGER_OF_EVENT, Flow, set_order_status
 from app.flows.results import PaymentResult
 from app.metrics import Metrics
+from app.payments.model import whole_fen
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,10 @@ class FlowRun:
     error: str | None
     created_at: datetime
     finished_at: datetime | None
+
+
+class FlowGivenUp(Exception):
+    """A run that is left to a person at once: trying it again could repeat its effects, or end the worker again."""
 
 
 class Flows:
@@ -108,6 +113,8 @@ class Flows:
 
     async def _run(self, claimed: Row) -> None:
         """One run. Its effects and its mark commit together: exactly once, however often it is tried."""
+        if claimed["attempts"] > self._attempts:
+            raise FlowGivenUp("its workers ended while they ran it, each time")
         async with self._db.merchant_transaction() as tx:
             row = await tx.one("flow.lock", claimed["id"])
             if row is None:
@@ -124,17 +131,21 @@ class Flows:
                     await set_order_status(result, tx)
                 else:
                     await flow.run(result, tx.connection)
-            await tx.one("flow.done", claimed["id"], self._clock.now())
+            if await tx.one("flow.done", claimed["id"], self._clock.now(), row["transaction"]) is None:
+                # Trying again would repeat what it committed.
+                raise FlowGivenUp("it ended the transaction it was given: leave commit and rollback to the worker")
         log.info("flow.done", flow=row["flow"], run_id=claimed["id"], payment_id=row["payment_id"])
 
     async def _failed(self, claimed: Row, exc: Exception) -> None:
         self._metrics.flow_failures.inc()
         now = self._clock.now()
-        tries_left = claimed["attempts"] < self._attempts
-        due_at = now + min(timedelta(seconds=5 * 2 ** (claimed["attempts"] - 1)), _SLOWEST) if tries_left else None
-        text = "".join(traceback.format_exception(exc))[-8000:]
-        await self._db.change("flow.fail", claimed["id"], text, due_at, now)
-        log.error("flow.failed", flow=claimed["flow"], run_id=claimed["id"], given_up=due_at is None, exc_info=exc)
+        tries_left = claimed["attempts"] < self._attempts and not isinstance(exc, FlowGivenUp)
+        delay = min(timedelta(seconds=5 * 2 ** min(claimed["attempts"] - 1, 12)), _SLOWEST)
+        text = storable("".join(traceback.format_exception(exc)))[-8000:]
+        await self._db.change("flow.fail", claimed["id"], text, now + delay if tries_left else None, now)
+        # The traceback is the merchant's and may tell of people: it is for administrators, in the row, and not logged.
+        error = type(exc).__name__
+        log.error("flow.failed", flow=claimed["flow"], run_id=claimed["id"], given_up=not tries_left, error=error)
 
     # --- for operators --------------------------------------------------------------------------------------------
 
@@ -179,10 +190,10 @@ async def _read_result(tx: Transaction, row: Row) -> PaymentResult:
     """What the flow receives, read inside its own transaction."""
     order_id = row["order_id"]
     order = await tx.one("flow.order_amount", order_id) if order_id is not None else None
-    order_amount = order["amount_fen"] if order is not None else None
+    order_amount = whole_fen(order["amount_fen"]) if order is not None else None
     paid = row["paid_amount_fen"]
     # Without an amount column the payment's own amount is all there is to compare with.
-    expected = row["amount_fen"] if order is not None and order_amount is None else order_amount
+    expected = row["amount_fen"] if order is not None and not order["priced"] else order_amount
     status = {"payment.successful": "SUCCESSFUL", "payment.failed": "FAILED"}.get(row["kind"], row["status"])
     return PaymentResult(
         order_id=order_id,
@@ -195,9 +206,10 @@ async def _read_result(tx: Transaction, row: Row) -> PaymentResult:
         method=row["method"],
         amount_fen=row["amount_fen"],
         paid_amount_fen=paid,
-        order_amount_fen=None if order_amount is None else int(order_amount),
-        amount_matches=paid is not None and paid == expected,
+        order_amount_fen=order_amount,
+        amount_matches=paid is not None and paid - row["refunded_amount_fen"] == expected,
         late=bool(row["late"]),
+        surplus=bool(row["details"].get("surplus")),
         paid_at=row["paid_at"],
         event_id=row["event_id"],
         correlation_id=row["correlation_id"],

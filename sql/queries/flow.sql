@@ -3,9 +3,10 @@
 select id, kind, payment_id from shouyin.event where dispatched_at is null order by id limit $1 for update skip locked;
 
 -- name: add_runs
--- One run per event and flow, however often this is asked. $1 event ids, $2 flows, $3 triggers, $4 now
+-- One run per event and flow, however often this is asked; due at once. $1 event ids, $2 flows, $3 triggers, $4 now
 insert into shouyin.flow_run (event_id, flow, trigger, due_at, created_at)
-select * from unnest($1::bigint[], $2::text[], $3::text[]) as run (event_id, flow, trigger), lateral (select $4::timestamptz, $4::timestamptz) as at
+select event_id, flow, trigger, '-infinity', $4
+from unnest($1::bigint[], $2::text[], $3::text[]) as run (event_id, flow, trigger)
 on conflict (event_id, flow) do nothing
 returning id;
 
@@ -16,14 +17,16 @@ update shouyin.event set dispatched_at = $2 where id = any($1::bigint[]) returni
 -- Takes due runs until $2 (the lease), at most $3. Leans on flow_run_due.
 update shouyin.flow_run
 set due_at = $2, attempts = attempts + 1
-where id in (select id from shouyin.flow_run where due_at <= $1 order by due_at, id limit $3 for no key update skip locked)
+where id = any (array(
+  select id from shouyin.flow_run where due_at <= $1 order by due_at, id limit $3 for no key update skip locked))
 returning id, flow, attempts;
 
 -- name: lock
--- The run and what it is about, for the transaction in which it takes effect. No row: already done.
+-- The run and what it is about, for the transaction in which it takes effect, and that transaction's number. No row:
+-- already done.
 select r.id, r.flow, r.trigger, r.attempts, e.id as event_id, e.kind, e.details, e.correlation_id, e.order_id as event_order_id,
-  p.id as payment_id, p.order_id, p.status, p.method, p.amount_fen, p.paid_amount_fen, p.out_trade_no, p.transaction_id,
-  p.late, p.paid_at
+  p.id as payment_id, p.order_id, p.status, p.method, p.amount_fen, p.paid_amount_fen,
+  p.refunded_amount_fen, p.out_trade_no, p.transaction_id, p.late, p.paid_at, pg_current_xact_id()::text as transaction
 from shouyin.flow_run r
 join shouyin.event e on e.id = r.event_id
 left join shouyin.payment p on p.id = e.payment_id
@@ -31,10 +34,16 @@ where r.id = $1 and r.status = 'WAITING'
 for no key update of r;
 
 -- name: order_amount
-select amount_fen from shouyin.bound_order where id = $1;
+-- The order's amount as it stands now, and whether orders have amounts of their own at all.
+select o.amount_fen::numeric as amount_fen, a.amount_column is not null as priced
+from shouyin.bound_order o, shouyin.activation a
+where o.id = $1::bigint;
 
 -- name: done
-update shouyin.flow_run set status = 'DONE', due_at = null, error = null, finished_at = $2 where id = $1 returning id;
+-- $1 id, $2 now, $3 the transaction that `lock` began in. No row: this is another one, because the flow ended that.
+update shouyin.flow_run set status = 'DONE', due_at = null, error = null, finished_at = $2
+where id = $1 and pg_current_xact_id()::text = $3
+returning id;
 
 -- name: fail
 -- $1 id, $2 error, $3 next try (null: given up, left to an operator), $4 now
@@ -42,33 +51,38 @@ update shouyin.flow_run
 set error = $2, due_at = $3, status = case when $3::timestamptz is null then 'FAILED' else 'WAITING' end,
   finished_at = case when $3::timestamptz is null then $4::timestamptz end
 where id = $1 and status = 'WAITING'
-returning id, event_id, flow, trigger, status, attempts, due_at, error, created_at, finished_at;
+returning id;
 
 -- name: retry
 -- $1 id, $2 now. Only what failed or still waits; what is done took effect and stays done.
 update shouyin.flow_run set status = 'WAITING', due_at = $2, attempts = 0, finished_at = null
 where id = $1 and status in ('WAITING', 'FAILED')
-returning id, event_id, flow, trigger, status, attempts, due_at, error, created_at, finished_at;
+returning id;
 
 -- name: list
 -- $1 status or null, $2 payment or null, $3 ids below this or null, $4 how many
-select r.id, r.event_id, r.flow, r.trigger, r.status, r.attempts, r.due_at, r.error, r.created_at, r.finished_at, e.payment_id
+select r.id, r.event_id, r.flow, r.trigger, r.status, r.attempts,
+  case when r.due_at = '-infinity' then r.created_at else r.due_at end as due_at, r.error, r.created_at, r.finished_at, e.payment_id
 from shouyin.flow_run r join shouyin.event e on e.id = r.event_id
 where ($1::text is null or r.status = $1) and ($2::bigint is null or e.payment_id = $2) and ($3::bigint is null or r.id < $3)
 order by r.id desc limit $4;
 
 -- name: find
-select r.id, r.event_id, r.flow, r.trigger, r.status, r.attempts, r.due_at, r.error, r.created_at, r.finished_at, e.payment_id
+select r.id, r.event_id, r.flow, r.trigger, r.status, r.attempts,
+  case when r.due_at = '-infinity' then r.created_at else r.due_at end as due_at, r.error, r.created_at, r.finished_at, e.payment_id
 from shouyin.flow_run r join shouyin.event e on e.id = r.event_id
 where r.id = $1;
 
 -- name: mark_paid
 -- The built-in flow: the order's status column, unless it says so already. $1 order, $2 the status, $3 the same as text
 -- ($2 takes the column's own type, an enum perhaps).
-update shouyin.bound_order set status = $2 where id = $1 and status::text is distinct from $3::text returning id;
+update shouyin.bound_order set status = $2
+where id = $1::bigint and status::text is distinct from $3::text
+returning id::bigint as id;
 
 -- name: mark_failed
 -- Not when another payment of the order succeeded. $1 order, $2 the status
 update shouyin.bound_order set status = $2
-where id = $1 and not exists (select from shouyin.payment p where p.order_id = $1 and p.status = 'SUCCESSFUL')
-returning id;
+where id = $1::bigint
+  and not exists (select from shouyin.payment p where p.order_id = $1::bigint and p.status = 'SUCCESSFUL')
+returning id::bigint as id;

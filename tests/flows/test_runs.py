@@ -1,6 +1,7 @@
 """Flows: what they receive, exactly-once effects, retries, and an operator's second try."""
 
 import asyncio
+import contextlib
 import sys
 import types
 from collections.abc import AsyncIterator, Callable
@@ -8,12 +9,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
+import structlog
 
 from app.config import ConfigError
 from app.errors import Forbidden, InvalidInput, NotFound
 from app.flows.registry import load_flows
 from app.flows.results import PaymentResult
+from app.flows.runs import FlowRun
 from app.payments.actions import CreatePayment
 from app.payments.model import Payment
 from app.payments.reports import apply_payment_report
@@ -236,3 +240,205 @@ def test_a_wrong_flows_module_stops_the_start_with_one_line(
 def test_a_missing_flows_module_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^FLOWS: the module .no_such_module. cannot"):
         load_flows("no_such_module")
+
+
+async def run_of(worker: Runtime, flow: str = "on_payment") -> FlowRun:
+    """The newest run of a flow."""
+    runs = await worker.flows.runs(ADMIN, status=None, payment_id=None, limit=100, before_id=None)
+    return next(run for run in runs if run.flow == flow)
+
+
+async def test_a_flow_that_commits_by_itself_is_not_tried_again(shop: Shop, flows: Install) -> None:
+    """What it did stands, and nobody can tell how much of it: trying again would do it twice."""
+    await shop.connection.execute("create table public.points (order_id bigint)")
+    ending = "commit"
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        await connection.execute("insert into public.points values ($1)", result.order_id)
+        await connection.execute(ending)
+
+    worker = await flows(on_payment)
+    for words in ("commit", "commit; begin", "rollback; begin"):
+        ending = words
+        await paid(shop)
+        for _ in range(3):
+            await shop.settle(worker)
+            shop.clock.advance(timedelta(hours=2))
+        run = await run_of(worker)
+        assert (run.status, run.attempts, "ended the transaction" in (run.error or "")) == ("FAILED", 1, True)
+    assert await shop.connection.fetchval("select count(*) from public.points") == 2
+
+
+async def test_a_flow_that_swallows_a_failed_statement_is_rolled_back_and_tried_again(
+    shop: Shop, flows: Install
+) -> None:
+    await shop.connection.execute("create table public.points (order_id bigint)")
+    broken = True
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        await connection.execute("insert into public.points values ($1)", result.order_id)
+        if broken:
+            with contextlib.suppress(asyncpg.PostgresError):
+                await connection.execute("select 1/0")
+
+    worker = await flows(on_payment)
+    await paid(shop)
+    await shop.settle(worker)
+    run = await run_of(worker)
+    assert (run.status, "current transaction is aborted" in (run.error or "")) == ("WAITING", True)
+    assert await shop.connection.fetchval("select count(*) from public.points") == 0
+    broken = False
+    shop.clock.advance(timedelta(minutes=1))
+    await shop.settle(worker)
+    assert await shop.connection.fetchval("select count(*) from public.points") == 1
+
+
+async def test_a_savepoint_of_the_flow_s_own_is_its_own_affair(shop: Shop, flows: Install) -> None:
+    await shop.connection.execute("create table public.points (order_id bigint)")
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        with contextlib.suppress(asyncpg.PostgresError):
+            async with connection.transaction():
+                await connection.execute("select 1/0")
+        async with connection.transaction():
+            await connection.execute("insert into public.points values ($1)", result.order_id)
+
+    worker = await flows(on_payment)
+    await paid(shop)
+    await shop.settle(worker)
+    assert (await run_of(worker)).status == "DONE"
+    assert await shop.connection.fetchval("select count(*) from public.points") == 1
+
+
+async def test_a_flow_that_hangs_is_stopped_and_leaves_nothing(shop: Shop, flows: Install) -> None:
+    await shop.connection.execute("create table public.points (order_id bigint)")
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        await connection.execute("insert into public.points values ($1)", result.order_id)
+        await connection.execute("select pg_sleep(60)")
+
+    worker = await flows(on_payment, flow_timeout_s=0.2)
+    payment = await paid(shop)
+    await shop.settle(worker)
+    run = await run_of(worker)
+    assert (run.status, "TimeoutError" in (run.error or "")) == ("WAITING", True)
+    assert await shop.connection.fetchval("select count(*) from public.points") == 0
+    assert await shop.status_of(payment.order_id) == "paid"
+
+
+async def test_whatever_words_a_flow_fails_with_are_kept(shop: Shop, flows: Install) -> None:
+    """PostgreSQL takes no zero byte and no half of a character: the run would have failed unseen and for ever."""
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        raise ValueError("zero \x00 half \ud800")
+
+    worker = await flows(on_payment, flow_attempts=1)
+    await paid(shop)
+    await shop.settle(worker)
+    run = await run_of(worker)
+    assert (run.status, (run.error or "").rstrip().endswith("zero \ufffd half ?")) == ("FAILED", True)
+
+
+async def test_a_hundred_attempts_are_possible(shop: Shop, flows: Install) -> None:
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        raise ValueError("no")
+
+    worker = await flows(on_payment, flow_attempts=100)
+    await paid(shop)
+    await worker.flows.dispatch()
+    await shop.connection.execute("update shouyin.flow_run set attempts = 90")
+    await shop.settle(worker)
+    run = await run_of(worker)
+    assert (run.status, run.attempts) == ("WAITING", 91)
+    assert run.due_at is not None
+    assert timedelta(minutes=59) < run.due_at - shop.clock.now() <= timedelta(hours=1)
+
+
+async def test_a_flow_that_ends_its_worker_each_time_is_given_up(shop: Shop, flows: Install) -> None:
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        raise AssertionError("it would end this worker, too")
+
+    worker = await flows(on_payment, flow_attempts=3)
+    await paid(shop)
+    await worker.flows.dispatch()
+    await shop.connection.execute("update shouyin.flow_run set attempts = 3 where flow = 'on_payment'")
+    await shop.settle(worker)
+    run = await run_of(worker)
+    assert (run.status, "its workers ended" in (run.error or "")) == ("FAILED", True)
+
+
+async def test_a_traceback_is_for_administrators_and_not_for_the_log(shop: Shop, flows: Install) -> None:
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        raise ValueError("13800138000 of Ms. Li")
+
+    worker = await flows(on_payment)
+    await paid(shop)
+    with structlog.testing.capture_logs() as lines:
+        await shop.settle(worker)
+    [line] = [line for line in lines if line["event"] == "flow.failed"]
+    assert (line["error"], line["run_id"]) == ("ValueError", (await run_of(worker)).id)
+    assert "exc_info" not in line
+    assert "13800138000" not in str(lines)
+
+
+async def test_a_surplus_payment_leaves_the_order_as_it_is_and_says_so(shop: Shop, flows: Install) -> None:
+    seen: list[bool] = []
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        seen.append(result.surplus)
+
+    worker = await flows(on_payment)
+    order_id = await shop.order()
+    requests = [CreatePayment(order_id, PaymentMethod.ALIPAY_PAGE, None, "Tea") for _ in range(2)]
+    payments = [await shop.runtime.payments.create(BUYER, request, correlation_id="c") for request in requests]
+    for payment in payments:
+        account = await shop.runtime.accounts.open(payment.merchant_account_id)
+        report = PaymentReport(payment.out_trade_no, ReportedStatus.SUCCESSFUL, "notification", amount_fen=1230)
+        await apply_payment_report(shop.runtime.db, shop.clock, account, report, correlation_id="c")
+        await shop.settle(worker)
+        await shop.connection.execute("update orders set status = 'shipped' where status = 'paid'")
+    assert seen == [False, True]
+    assert await shop.status_of(order_id) == "shipped"
+
+
+async def test_money_that_went_back_before_we_heard_of_it_pays_nothing(shop: Shop, flows: Install) -> None:
+    """The notice was lost, and the merchant refunded at the provider: its first word here is "paid and refunded"."""
+    seen: list[tuple[Any, ...]] = []
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        seen.append((result.payment_status, result.paid_amount_fen, result.amount_matches))
+
+    worker = await flows(on_payment)
+    request = CreatePayment(await shop.order(), PaymentMethod.ALIPAY_PAGE, None, "Tea")
+    payment = await shop.runtime.payments.create(BUYER, request, correlation_id="c")
+    account = await shop.runtime.accounts.open(payment.merchant_account_id)
+    report = PaymentReport(
+        payment.out_trade_no,
+        ReportedStatus.SUCCESSFUL,
+        "query",
+        amount_fen=1230,
+        transaction_id="T1",
+        refunded_fen=1230,
+    )
+    await apply_payment_report(shop.runtime.db, shop.clock, account, report, correlation_id="c")
+    await shop.settle(worker)
+    found = await shop.runtime.payments.find(BUYER, payment.id)
+    assert found is not None
+    assert (found.api_status, found.refunded_amount_fen) == ("REFUNDED", 1230)
+    assert seen == [("SUCCESSFUL", 1230, False)]
+    assert await shop.status_of(payment.order_id) == "unpaid"
+
+
+@pytest.mark.parametrize("amount", ["null", "'NaN'"])
+async def test_an_order_that_lost_its_amount_does_not_match(shop: Shop, flows: Install, amount: str) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        seen.append((result.order_amount_fen, result.amount_matches))
+
+    worker = await flows(on_payment)
+    payment = await paid(shop)
+    await shop.connection.execute("alter table orders alter column amount drop not null")
+    await shop.connection.execute(f"update orders set amount = {amount}")
+    await shop.settle(worker)
+    assert (seen, await shop.status_of(payment.order_id)) == ([(None, False)], "unpaid")
