@@ -85,6 +85,7 @@ class Config:
     flow_timeout_s: float
     flow_attempts: int
     provider_timeout_s: float
+    retention: timedelta
     # where a worker answers Prometheus; 0 is nowhere
     worker_metrics_port: int
     log_json: bool
@@ -133,7 +134,8 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         shutdown_grace_s=env.whole("SHUTDOWN_GRACE_S", 8, low=0, high=600),
         flow_timeout_s=env.whole("FLOW_TIMEOUT_S", 30, low=1, high=3600),
         flow_attempts=env.whole("FLOW_ATTEMPTS", 10, low=1, high=100),
-        provider_timeout_s=env.whole("PROVIDER_TIMEOUT_S", 10, low=1, high=120),
+        provider_timeout_s=env.whole("PROVIDER_TIMEOUT_S", 10, low=1, high=20),
+        retention=timedelta(days=env.whole("RETENTION_DAYS", 400, low=30, high=36500)),
         worker_metrics_port=env.whole("WORKER_METRICS_PORT", 0, low=0, high=65535),
         log_json=env.choice("LOG_FORMAT", ("json", "text")) == "json",
         log_level=env.choice("LOG_LEVEL", ("info", "debug", "warning", "error")),

@@ -1,10 +1,11 @@
-"""The worker: applies notifications, asks about payments, runs flows.
+"""The worker: applies notifications, asks about payments, runs flows, forgets what is old.
 
 Two things make it look at the database: a ring of the doorbell (an arq job without arguments), and its own sweep every
 few seconds. The sweep alone is enough for correctness: with Redis gone everything still happens, a little later.
 """
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -20,6 +21,7 @@ from app.config import Config, ConfigError
 from app.doorbell import QUEUE, redis_settings, serialize_job
 from app.log import configure_logging
 from app.payments.sweep import check_due_payments
+from app.retention import forget_old_rows
 from app.runtime import Runtime, open_runtime
 
 log = structlog.get_logger(__name__)
@@ -28,6 +30,9 @@ SWEEP_EVERY_S: Final = 3.0
 # Above what a whole fleet runs at once: arq reads only this many ids, and running jobs stay at the head of the queue.
 _QUEUE_READ_LIMIT: Final = 1000
 _REDIS_RETRY_S: Final = 2.0
+_FORGET_EVERY_S: Final = 3600.0
+# What one kind of work makes for another, which then need not wait for Redis to say so.
+_MAKES: Final = {"notifications": "events", "payments": "events", "events": "flows"}
 
 
 def work_of(runtime: Runtime) -> Mapping[str, Callable[[], Awaitable[int]]]:
@@ -50,7 +55,9 @@ async def sweep_once(runtime: Runtime) -> int:
 
 
 async def run_worker(config: Config) -> None:
-    """Works until SIGTERM or SIGINT, then finishes what it holds and returns."""
+    """Works until SIGTERM or SIGINT, then lets go of what it holds: rolled back, and done by whoever comes next.
+
+    Raises when a part of it ends by itself, which is a bug: better a restart than a worker that does half its work."""
     configure_logging(json=config.log_json, level=config.log_level)
     runtime = await open_runtime(config, run_flows=True)
     metrics_server = _serve_metrics(runtime)
@@ -58,17 +65,21 @@ async def run_worker(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    tasks = [
-        asyncio.create_task(_sweep_forever(runtime), name="sweep"),
-        asyncio.create_task(_answer_doorbell(runtime), name="doorbell"),
-    ]
+    work = work_of(runtime)
+    bells = {kind: asyncio.Event() for kind in work}
+    tasks = [asyncio.create_task(_work_forever(kind, drain, bells), name=kind) for kind, drain in work.items()]
+    tasks.append(asyncio.create_task(_answer_doorbell(runtime, bells), name="doorbell"))
+    tasks.append(asyncio.create_task(_forget_forever(runtime), name="retention"))
+    stopped = asyncio.create_task(stopping.wait(), name="stopping")
     log.info("worker.started")
     try:
-        await stopping.wait()
+        ended, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
     finally:
-        for task in tasks:
+        for task in (stopped, *tasks):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(stopped, *tasks, return_exceptions=True)
         await runtime.close()
         if metrics_server is not None:
             metrics_server.shutdown()
@@ -89,45 +100,65 @@ def _serve_metrics(runtime: Runtime) -> WSGIServer | None:
     return server
 
 
-async def _sweep_forever(runtime: Runtime) -> None:
+async def _work_forever(kind: str, drain: Callable[[], Awaitable[int]], bells: Mapping[str, asyncio.Event]) -> None:
+    """One kind of work, whenever its bell rings and every few seconds. Each kind has a loop of its own, so that a
+    provider that hangs or a slow flow holds up nothing but its own kind."""
     while True:
+        bells[kind].clear()
         try:
-            await sweep_once(runtime)
+            if await drain() and kind in _MAKES:
+                bells[_MAKES[kind]].set()
         except Exception as exc:
             # The database is away, or a bug: the rows wait, and the next pass is the retry.
-            log.exception("worker.sweep_failed", error=type(exc).__name__)
-        await asyncio.sleep(SWEEP_EVERY_S)
+            log.exception("worker.drain_failed", kind=kind, error=type(exc).__name__)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SWEEP_EVERY_S):
+                await bells[kind].wait()
 
 
-async def _answer_doorbell(runtime: Runtime) -> None:
+async def _forget_forever(runtime: Runtime) -> None:
+    while True:
+        try:
+            forgotten = await forget_old_rows(runtime.db, runtime.clock, runtime.config.retention)
+            if forgotten:
+                log.info("worker.forgot", rows=forgotten)
+        except Exception as exc:
+            log.exception("worker.forget_failed", error=type(exc).__name__)
+        await asyncio.sleep(_FORGET_EVERY_S)
+
+
+async def _answer_doorbell(runtime: Runtime, bells: Mapping[str, asyncio.Event]) -> None:
     """Runs arq for as long as there is a Redis; waits for it to come back when there is none."""
     while True:
-        worker = _arq_worker(runtime)
+        worker = _arq_worker(runtime, bells)
         try:
             await worker.async_run()
         except (RedisError, OSError, TimeoutError) as exc:
             log.warning("worker.redis_lost", error=type(exc).__name__)
         finally:
-            await worker.close()
+            await _let_go(worker)
         await asyncio.sleep(_REDIS_RETRY_S)
 
 
-def _arq_worker(runtime: Runtime) -> Worker:
-    async def run(kind: str) -> None:
-        try:
-            await work_of(runtime)[kind]()
-        except Exception as exc:
-            log.exception("worker.drain_failed", kind=kind, error=type(exc).__name__)
+async def _let_go(worker: Worker) -> None:
+    """Ends an arq worker's jobs and connections. Its own close talks to Redis first, and raises where that is gone."""
+    for task in worker.tasks.values():
+        task.cancel()
+    await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+    if worker.pool is not None:
+        await worker.pool.aclose(close_connection_pool=True)
 
+
+def _arq_worker(runtime: Runtime, bells: Mapping[str, asyncio.Event]) -> Worker:
     def job(kind: str) -> Any:
-        async def drain(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
-            await run(kind)
+        async def ring(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
+            bells[kind].set()
 
         # A result that is kept would make the next ring of the same id vanish.
-        return func(drain, name=kind, keep_result=0, max_tries=1, timeout=300)
+        return func(ring, name=kind, keep_result=0, max_tries=1, timeout=10)
 
     return Worker(
-        functions=[job(kind) for kind in work_of(runtime)],
+        functions=[job(kind) for kind in bells],
         redis_settings=redis_settings(runtime.config.redis_url),
         queue_name=QUEUE,
         handle_signals=False,

@@ -2,23 +2,29 @@
 
 import asyncio
 import base64
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from app.clock import Clock
 from app.payments.actions import CreatePayment
 from app.payments.model import Payment
 from app.providers.contract import PaymentMethod
+from app.runtime import open_runtime
+from app.worker import _answer_doorbell, work_of
 from tests.fixtures.alipay import FORM, signed_notice
-from tests.fixtures.shop import BUYER, Shop
+from tests.fixtures.shop import ADMIN, BINDING, BUYER, Shop, config_for, make_orders
 
 ROOT = Path(__file__).resolve().parent.parent
 Keys = tuple[rsa.RSAPrivateKey, rsa.RSAPrivateKey]
@@ -139,3 +145,122 @@ async def test_a_worker_tells_prometheus_what_it_counts(
 
         await until(counted)
     assert await shop.status_of(payment.order_id) == "unpaid"
+
+
+async def test_the_doorbell_is_answered_again_after_redis_was_away(shop: Shop, own_redis: Any) -> None:
+    """Closing what the lost connection left behind once ended the answering for good, and nobody saw it."""
+    shop.config = replace(shop.config, redis_url=own_redis.url)
+    runtime = await shop.open()
+    bells = {kind: asyncio.Event() for kind in work_of(runtime)}
+    answering = asyncio.create_task(_answer_doorbell(runtime, bells))
+
+    async def rung() -> bool:
+        runtime.bell.ring("flows")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(bells["flows"].wait(), 0.3)
+        return bells["flows"].is_set()
+
+    try:
+        await until(rung)
+        for _ in range(2):
+            own_redis.restart()
+            bells["flows"].clear()
+            await until(rung)
+        assert not answering.done()
+    finally:
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+
+
+SLEEPER = """
+async def on_payment(result, connection):
+    await connection.execute("insert into public.points values ($1)", result.order_id)
+    if not await connection.fetchval("select exists (select from public.gate)"):
+        await connection.execute("select pg_sleep(100)")
+"""
+
+
+async def test_a_worker_that_is_stopped_in_the_middle_of_a_flow_leaves_no_half_of_it(
+    shop: Shop, rsa_keys: Keys, tmp_path: Path
+) -> None:
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    await shop.connection.execute("create table public.points (order_id bigint); create table public.gate (open int)")
+    settings = {"FLOWS": "sleeper", "PYTHONPATH": str(tmp_path)}
+    async with working(shop, **settings) as worker:
+        payment = await notified(shop, rsa_keys)
+
+        async def asleep() -> bool:
+            found = (
+                "select exists (select from pg_stat_activity where query like 'select pg_sleep%' and state = 'active')"
+            )
+            return bool(await shop.connection.fetchval(found))
+
+        await until(asleep)
+        worker.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(worker.wait(), 15) == 0
+    points = "select array_agg(order_id) from public.points"
+    assert await shop.connection.fetchval(points) is None
+    await shop.connection.execute("insert into public.gate values (1)")
+    await shop.connection.execute("update shouyin.flow_run set due_at = now() where due_at is not null")
+    async with working(shop, **settings):
+
+        async def done() -> bool:
+            waiting = "select count(*) from shouyin.flow_run where status <> 'DONE'"
+            return bool(await shop.connection.fetchval(waiting) == 0)
+
+        await until(done)
+    assert await shop.connection.fetchval(points) == [payment.order_id]
+
+
+async def test_a_provider_that_hangs_holds_up_nothing_but_its_own_questions(shop: Shop, rsa_keys: Keys) -> None:
+    """Without Redis, too: every kind of work looks at its table by itself."""
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await shop.connection.execute(
+            "update shouyin.merchant_account set settings = settings || jsonb_build_object('gateway', $1::text)",
+            f"http://127.0.0.1:{port}/gateway.do",
+        )
+        for _ in range(50):
+            request = CreatePayment(await shop.order(), PaymentMethod.ALIPAY_PAGE, None, "Tea")
+            await shop.runtime.payments.create(BUYER, request, correlation_id="c")
+        await shop.connection.execute("update shouyin.payment set check_at = now()")
+        async with working(shop, "redis://127.0.0.1:9/0"):
+            payment = await notified(shop, rsa_keys)
+
+            async def paid() -> bool:
+                return await shop.status_of(payment.order_id) == "paid"
+
+            await until(paid, within_s=8)
+
+
+async def test_a_worker_survives_a_restart_of_its_database(
+    own_postgres: Any, redis_url: str, tmp_path: Path, account_fields: dict[str, str], rsa_keys: Keys
+) -> None:
+    url = await own_postgres.create_database()
+    connection = await make_orders(url)
+    config = config_for(url, redis_url, tmp_path, SANDBOX_URL="http://127.0.0.1:9")
+    clock = Clock()
+    runtime = await open_runtime(config, clock=clock, realtime=False)
+    shop = Shop(config=config, clock=clock, runtime=runtime, connection=connection)
+    try:
+        await runtime.activation.activate(ADMIN, BINDING)
+        await runtime.accounts.create(ADMIN, provider="ALIPAY", mode="public_key", name="T", fields=account_fields)
+        async with working(shop):
+            payments = [await notified(shop, rsa_keys)]
+            await connection.close()
+            own_postgres.restart()
+            shop.connection = await asyncpg.connect(url)
+            payments.append(await notified(shop, rsa_keys))
+
+            async def all_paid() -> bool:
+                return {await shop.status_of(payment.order_id) for payment in payments} == {"paid"}
+
+            await until(all_paid)
+    finally:
+        await runtime.close()
+        await shop.connection.close()
