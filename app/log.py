@@ -6,6 +6,7 @@ defence for a field that slipped through. uvicorn, arq and every other library a
 """
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, Final, TextIO
@@ -30,6 +31,9 @@ _SECRET_PARTS: Final = (
 )
 _SECRET_NAMES: Final = frozenset({"key", "body", "sign", "paysign", "query", "variables", "document", "dsn"})
 _PERSONAL_NAMES: Final = frozenset({"openid", "sub_openid", "payer_id", "buyer_id"})
+
+# PostgreSQL names the whole row that it refused, payer and all: "DETAIL:  Failing row contains (1, 7, …)".
+_ROW_IN_ERROR: Final = re.compile(r"^DETAIL:.*$", re.MULTILINE)
 
 # A field is a word or a sentence; what is longer is a body that somebody logged.
 _TEXT_LIMIT: Final = 2000
@@ -82,7 +86,10 @@ def configure_logging(*, json: bool, level: str = "info", stream: TextIO | None 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Hides what a field's name gives away as secret or personal, at any depth; shortens what is too long."""
     for name, value in event.items():
-        event[name] = value if name in ("event", "exception") else _shown(name, value, 0)
+        if name == "exception" and isinstance(value, str):
+            event[name] = _ROW_IN_ERROR.sub("DETAIL: [hidden]", value)
+        elif name != "event":
+            event[name] = _shown(name, value, 0)
     return event
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import asyncpg
 import pytest
 import structlog
 
@@ -60,6 +61,16 @@ def test_tracebacks_are_text_without_local_values(lines: io.StringIO) -> None:
     (line,) = read(lines)
     assert "ValueError: invalid literal" in line["exception"]
     assert secret not in lines.getvalue()
+
+
+def test_the_row_that_the_database_refused_is_not_told(lines: io.StringIO) -> None:
+    refused = asyncpg.CheckViolationError('new row for relation "payment" violates a constraint')
+    refused.detail = "Failing row contains (1, 7, o-openid-of-somebody)."
+    refused.hint = "mend it"
+    structlog.stdlib.get_logger("shouyin.test").error("failed", exc_info=refused)
+    (line,) = read(lines)
+    assert "somebody" not in lines.getvalue()
+    assert line["exception"].endswith("violates a constraint\nDETAIL: [hidden]\nHINT:  mend it")
 
 
 @pytest.mark.parametrize(
