@@ -1,0 +1,61 @@
+"""Every statement of the hot paths leans on an index when the tables are full: looked up in its generic plan."""
+
+import re
+
+from tests.fixtures.plans import plan_of
+from tests.fixtures.shop import Shop
+
+ROWS = 20_000
+
+FULL = f"""
+insert into orders (user_id, title, amount) select n % 1000, 'Tea', 12.30 from generate_series(1, {ROWS}) n;
+insert into shouyin.payment (order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+  subject, out_trade_no, status, created_by, idempotency_key, input_hash, expires_at, created_at, updated_at, check_at)
+select n, (n % 1000)::text, 1, 'ALIPAY', 'ALIPAY_PAGE', 1230, case when n % 50 > 0 then 1230 end, 'Tea',
+  'SY' || n + 100000,
+  case when n % 50 > 0 then 'SUCCESSFUL' else 'PENDING' end, 'u', 'k' || n, 'x', now(), now(), now(),
+  case when n % 50 = 0 then now() end
+from generate_series(1, {ROWS}) n;
+insert into shouyin.notification (provider, merchant_account_id, event_key, report, body, received_at, due_at,
+  handled_count)
+select 'ALIPAY', 1, 'e' || n, '{{}}', 'x', now() - n * interval '1 minute', case when n % 500 = 0 then now() end, 1
+from generate_series(1, {ROWS}) n;
+insert into shouyin.event (kind, payment_id, order_id, created_at, dispatched_at)
+select 'payment.successful', n, n, now() - (20000 - n) * interval '1 minute', case when n < {ROWS} - 100 then now() end
+from generate_series(1, {ROWS}) n;
+insert into shouyin.flow_run (event_id, flow, trigger, status, due_at, created_at)
+select n, 'order_status', 'payment', case when n % 500 = 0 then 'WAITING' else 'DONE' end,
+  case when n % 500 = 0 then now() end, now() - (20000 - n) * interval '1 minute'
+from generate_series(1, {ROWS}) n;
+insert into shouyin.difference (merchant_account_id, out_trade_no, field, expected, reported, source, first_seen_at,
+  last_seen_at)
+select 1, 'n' || n, 'f', 'a', 'b', 'query', now(), now() from generate_series(1, {ROWS}) n;
+"""
+
+HOT = [
+    *(
+        "payment.find",
+        "payment.by_ids",
+        "payment.by_orders",
+        "payment.lock_by_number",
+        "payment.accept",
+        "payment.fail",
+    ),
+    *("payment.close", "payment.succeed", "payment.claim_due", "payment.check_later", "payment.record_difference"),
+    *("notification.receive", "notification.claim_due", "notification.lock", "notification.done"),
+    *("flow.waiting_events", "flow.add_runs", "flow.mark_dispatched", "flow.claim_due", "flow.lock", "flow.done"),
+    *("flow.order_amount", "flow.mark_paid", "flow.mark_failed", "flow.fail", "flow.retry", "flow.find"),
+    *("order.lock", "order.by_ids", "readiness.waiting"),
+]
+
+
+async def test_no_hot_statement_reads_a_whole_table(shop: Shop) -> None:
+    await shop.connection.execute(FULL)
+    await shop.connection.execute("vacuum analyze")
+    whole = {}
+    for name in HOT:
+        plan = await plan_of(shop.connection, name)
+        read = re.findall(r"Seq Scan on (orders|payment|notification|event|flow_run|difference)\b", plan)
+        if read:
+            whole[name] = plan.splitlines()
+    assert whole == {}
