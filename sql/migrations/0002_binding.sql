@@ -12,8 +12,10 @@ create view shouyin.bound_order as
   where false;
 
 -- Announces changes of the merchant's rows whoever writes them. tg_argv: the key column's number, which stays when the
--- column is renamed; with its name, a rename would make every later write of the merchant fail.
-create function shouyin.announce_orders() returns trigger language plpgsql as $$
+-- column is renamed; with its name, a rename would make every later write of the merchant fail. Runs as its owner, because
+-- the merchant's role need know nothing of our tables.
+create function shouyin.announce_orders() returns trigger language plpgsql
+  security definer set search_path = pg_catalog, pg_temp as $$
 begin
   execute format('insert into shouyin.change (subject, row_id, order_id) select ''order'', %1$I, %1$I from changed',
     (select a.attname from pg_attribute a where a.attrelid = tg_relid and a.attnum = tg_argv[0]::smallint));
@@ -22,7 +24,8 @@ end $$;
 
 -- Refuses whatever takes away the bound table or a part of the binding, by whichever statement: DROP … CASCADE and
 -- ALTER TABLE … DROP COLUMN … CASCADE would take the view, the foreign key and the triggers along without a word.
-create function shouyin.refuse_drop() returns event_trigger language plpgsql as $$
+create function shouyin.refuse_drop() returns event_trigger language plpgsql
+  security definer set search_path = pg_catalog, pg_temp as $$
 declare
   dropped record;
 begin

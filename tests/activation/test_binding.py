@@ -195,6 +195,22 @@ async def test_other_tables_come_and_go_as_before(shop: Shop) -> None:
     await shop.connection.execute("create temp table tt (id int); drop table tt; drop table t")
 
 
+async def test_a_role_that_knows_nothing_of_us_writes_orders_as_before(shop: Shop) -> None:
+    """The merchant's application seldom is the role that owns our tables."""
+    role = await shop.connection.fetchval("select 'app_' || current_database()")
+    await shop.connection.execute(f"create role {role}; grant select, insert, update, delete on orders to {role}")
+    try:
+        await shop.connection.execute(f"set role {role}")
+        order_id = await shop.order()
+        await shop.connection.execute("update orders set title = 'Coffee' where id = $1", order_id)
+        await shop.connection.execute("create temp table mine (id int); drop table mine")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await shop.connection.execute("select from shouyin.payment")
+    finally:
+        await shop.connection.execute(f"reset role; drop owned by {role}; drop role {role}")
+    assert await shop.connection.fetchval("select count(*) from shouyin.change where subject = 'order'") == 2
+
+
 async def test_a_bound_table_and_its_columns_may_be_renamed(shop: Shop) -> None:
     await shop.connection.execute(
         "alter table orders rename column id to number; alter table orders rename column user_id to buyer;"

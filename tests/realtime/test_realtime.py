@@ -57,7 +57,7 @@ async def test_row_without_a_version_is_sent_when_it_differs(live: Process, shop
     await database.pool.execute("create table orders (id bigint primary key, title text)")
     await database.pool.execute(
         "create trigger announce after update on orders referencing new table as changed"
-        " for each statement execute function shouyin.announce_orders('id', '')"
+        " for each statement execute function shouyin.announce_orders(1)"
     )
     await database.pool.execute("insert into orders values (5, 'tea')")
     async with live.realtime.watch("order:5") as rows:
