@@ -25,7 +25,7 @@ from tests.fixtures.shop import BUYER
 
 PAID = ("TRADE_SUCCESS", "TRADE_FINISHED")
 FAULTS = ("lost_reply", "http_500", "20000", "bad_signature", "error_response", "timeout")
-BUDGET_S = 12.0
+BUDGET_S = 10.0
 
 
 @dataclass
@@ -46,7 +46,11 @@ class World:
 
     @property
     def payment(self) -> Payment | None:
-        return self.chance.choice(list(self.payments.values())) if self.payments else None
+        """Mostly one of the newest: much happens to a payment in its first minutes."""
+        made = list(self.payments.values())
+        if self.chance.random() < 0.8:
+            made = made[-4:]
+        return self.chance.choice(made) if made else None
 
 
 Act = Callable[[World, Payment], Awaitable[object]]
@@ -110,7 +114,7 @@ async def sweep(world: World, _: Payment) -> None:
 
 async def wait(world: World, _: Payment) -> None:
     """Time passes, for the provider and for us; leases and pages end."""
-    await world.market.advance(timedelta(seconds=world.chance.choice([5, 20, 61, 300, 1900, 7300])))
+    await world.market.advance(timedelta(seconds=world.chance.choice([5, 20, 20, 61, 61, 300, 300, 1900, 7300])))
 
 
 async def break_calls(world: World, _: Payment) -> None:
@@ -237,7 +241,7 @@ async def test_whatever_happens_we_agree_with_the_provider_in_the_end(market: Ma
     world = World(market, random.Random(seed), processes)
     began = time.monotonic()
     try:
-        while time.monotonic() - began < BUDGET_S and len(world.acts) < 250:
+        while time.monotonic() - began < BUDGET_S and len(world.acts) < 900:
             market.notified = world.process
             await step(world)
             await check(world)
@@ -245,4 +249,4 @@ async def test_whatever_happens_we_agree_with_the_provider_in_the_end(market: Ma
     except BaseException:
         print(f"seed {seed}:", *world.acts[-60:], sep="\n")
         raise
-    assert len(world.acts) > 20
+    assert len(world.acts) > 50
