@@ -45,7 +45,7 @@ HOT = [
     *("notification.receive", "notification.claim_due", "notification.lock", "notification.done"),
     *("flow.waiting_events", "flow.add_runs", "flow.mark_dispatched", "flow.claim_due", "flow.lock", "flow.done"),
     *("flow.order_amount", "flow.mark_paid", "flow.mark_failed", "flow.fail", "flow.retry", "flow.find"),
-    *("order.lock", "order.by_ids", "readiness.waiting"),
+    *("order.by_ids", "readiness.waiting"),
 ]
 
 

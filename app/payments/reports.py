@@ -96,8 +96,8 @@ async def _transition(tx: Transaction, now: datetime, payment: Payment, report: 
     """The guarded update a report asks for; None when it changes nothing."""
     match report.status:
         case ReportedStatus.SUCCESSFUL if payment.status != "SUCCESSFUL":
-            # The surplus of an order paid twice is seen by the second: both take turns on the order.
-            await tx.one("order.lock", payment.order_id)
+            # The surplus of an order paid twice is seen by the second.
+            await tx.one("order.take_turns", payment.order_id)
             row = await tx.one(
                 "payment.succeed",
                 payment.id,

@@ -254,7 +254,7 @@ async def test_orders_are_found_by_their_index_whatever_integer_their_key_is(unb
     )
     await unbound.activation.activate(ADMIN, Binding("many", status_column="status"))
     async with unbound.db.pool.acquire() as connection:
-        for name in ("order.lock", "order.by_ids", "flow.order_amount", "flow.mark_paid", "flow.mark_failed"):
+        for name in ("order.by_ids", "flow.order_amount", "flow.mark_paid", "flow.mark_failed"):
             assert "Seq Scan on many" not in await plan_of(connection, name), name
     # Beyond the column's type is only: not there.
     assert (await unbound.payments.orders([2**62, 7])).keys() == {7}
@@ -272,7 +272,6 @@ async def test_processes_that_run_while_a_table_is_bound_go_on(unbound: Runtime)
     async def use_all() -> None:
         assert await unbound.payments.orders([1]) is not None
         async with unbound.db.transaction() as tx:
-            await tx.one("order.lock", 1)
             await tx.one("flow.order_amount", 1)
             await tx.all("order.by_ids", [1])
             await tx.one("activation.find")

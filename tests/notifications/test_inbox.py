@@ -229,3 +229,18 @@ async def test_the_reason_of_a_failure_is_kept_whatever_it_holds(
         await shop.runtime.inbox.drain()
     error = await shop.connection.fetchval("select error from shouyin.notification where due_at > now()")
     assert error == "ValueError: zero \ufffd half ?"
+
+
+async def test_money_is_recorded_while_the_merchant_holds_the_order(shop: Shop, rsa_keys: Keys) -> None:
+    """A nightly job of theirs that updates every order in one transaction must not keep results waiting."""
+    payment = await pending(shop)
+    await deliver(shop.runtime, payment, signed_notice(rsa_keys[1], out_trade_no=payment.out_trade_no))
+    async with shop.connection.transaction():
+        await shop.connection.execute("update orders set title = title")
+        async with asyncio.timeout(10):
+            assert await shop.runtime.inbox.drain() == 1
+        found = await shop.runtime.payments.find(BUYER, payment.id)
+        assert found is not None
+        assert found.status == "SUCCESSFUL"
+    await shop.settle()
+    assert await shop.status_of(payment.order_id) == "paid"
