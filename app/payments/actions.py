@@ -44,6 +44,7 @@ from app.payments.model import Failure, Payment, failure_json, failure_of, read_
 from app.payments.reports import Applied, apply_payment_report
 from app.providers.contract import (
     Accepted,
+    AccountInvalid,
     Closed,
     CreateOutcome,
     NeverOpened,
@@ -58,6 +59,7 @@ from app.providers.contract import (
     Unknown,
 )
 from app.providers.registry import provider_of_method
+from app.vault import VaultError
 
 log = structlog.get_logger(__name__)
 
@@ -198,7 +200,12 @@ class Payments:
         payment = read_payment(row)
         if row["replayed"]:
             return _first_answer_again(payment)
-        account = await self.accounts.open(payment.merchant_account_id, version=row["account_version"])
+        try:
+            account = await self.accounts.open(payment.merchant_account_id, version=row["account_version"])
+        except (VaultError, AccountInvalid):
+            # Ours to mend, and nothing was sent: nobody needs to find out what became of it.
+            await self._refuse(payment, not_reached())
+            raise
         outcome = await self._send(payment, account)
         match outcome:
             case Accepted():

@@ -27,6 +27,7 @@ from app.errors import (
 )
 from app.payments.actions import CreatePayment
 from app.providers.contract import PaymentMethod
+from app.vault import VaultError
 from tests.fixtures.market import Market
 from tests.fixtures.shop import ADMIN, BUYER, STRANGER
 
@@ -467,3 +468,16 @@ async def test_an_isolation_level_of_the_server_s_changes_nothing(market: Market
     other = await market.shop.open()
     async with other.db.transaction() as tx:
         assert await tx.connection.fetchval("show transaction_isolation") == "read committed"
+
+
+async def test_an_account_that_cannot_be_opened_leaves_a_failed_payment_and_not_one_in_doubt(market: Market) -> None:
+    """Its master key is gone, say: nothing was sent, and nobody has to ask what became of it."""
+    await market.shop.connection.execute(
+        "update shouyin.merchant_account set sealed = overlay(sealed placing 'x' from 5)"
+    )
+    with pytest.raises(VaultError):
+        await market.create()
+    row = await market.shop.connection.fetchrow("select status, check_at, failure->>'code' from shouyin.payment")
+    assert row is not None
+    assert tuple(row) == ("FAILED", None, "PROVIDER_UNAVAILABLE")
+    assert (await market.control("GET", "/calls"))["calls"] == []
