@@ -135,6 +135,9 @@ async def _answer_doorbell(runtime: Runtime, bells: Mapping[str, asyncio.Event])
             await worker.async_run()
         except (RedisError, OSError, TimeoutError) as exc:
             log.warning("worker.redis_lost", error=type(exc).__name__)
+        except Exception as exc:
+            # Whatever stands in Redis must not end the work, which goes on without it.
+            log.exception("worker.doorbell_failed", error=type(exc).__name__)
         finally:
             await _let_go(worker)
         await asyncio.sleep(_REDIS_RETRY_S)

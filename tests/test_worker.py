@@ -16,8 +16,10 @@ import asyncpg
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from redis.asyncio import Redis
 
 from app.clock import Clock
+from app.doorbell import QUEUE
 from app.payments.actions import CreatePayment
 from app.payments.model import Payment
 from app.providers.contract import PaymentMethod
@@ -170,6 +172,23 @@ async def test_the_doorbell_is_answered_again_after_redis_was_away(shop: Shop, o
     finally:
         answering.cancel()
         await asyncio.gather(answering, return_exceptions=True)
+
+
+async def test_rubbish_in_redis_ends_neither_the_work_nor_the_answering(shop: Shop) -> None:
+    runtime = await shop.open()
+    bells = {kind: asyncio.Event() for kind in work_of(runtime)}
+    async with Redis.from_url(shop.config.redis_url) as redis:
+        for number, rubbish in enumerate((b"\x80\x04}q", b"{}", b'{"f": "no_such_kind", "a": [], "k": {}, "et": 1}')):
+            await redis.set(f"arq:job:{number}", rubbish)
+            await redis.zadd(QUEUE, {str(number): 1})
+        answering = asyncio.create_task(_answer_doorbell(runtime, bells))
+        try:
+            runtime.bell.ring("flows")
+            await asyncio.wait_for(bells["flows"].wait(), 20)
+            assert not answering.done()
+        finally:
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
 
 
 SLEEPER = """
