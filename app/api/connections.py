@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from app.api.heap import Heap
 from app.metrics import Metrics
 
 _SWEEP_S: Final = 1.0
@@ -56,6 +57,7 @@ class Connections:
         self._limit = limit
         self._lifetime_s = lifetime.total_seconds()
         self._open: set[Connection] = set()
+        self._heap = Heap()
         self._ending: set[asyncio.Task[None]] = set()
         self.draining = False
 
@@ -74,16 +76,19 @@ class Connections:
     def add(self, connection: Connection) -> None:
         """Takes a connection into account until `remove`."""
         self._open.add(connection)
+        self._heap.opened()
 
     def remove(self, connection: Connection) -> None:
         """Forgets a connection that ended."""
         self._open.discard(connection)
+        self._heap.closed()
 
     async def sweep_forever(self) -> None:
         """Ends what is over; runs as one task of the application for as long as it serves."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             self.sweep()
+            self._heap.tidy(len(self._open))
 
     def sweep(self) -> None:
         """Starts the end of everything that is over now."""
