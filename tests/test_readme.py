@@ -131,7 +131,10 @@ def test_every_setting_it_names_is_read() -> None:
 
 
 def test_every_error_code_it_names_exists() -> None:
-    codes = set(re.findall(r"code = \"([A-Z_]+)\"", (ROOT / "app" / "errors.py").read_text())) | {"INTERNAL", "INVALID_QUERY"}
+    codes = set(re.findall(r"code = \"([A-Z_]+)\"", (ROOT / "app" / "errors.py").read_text())) | {
+        "INTERNAL",
+        "INVALID_QUERY",
+    }
     table = README[README.index("| code | means |") : README.index("## Your business logic")]
     named = {
         word
