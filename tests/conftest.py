@@ -5,7 +5,13 @@ import pytest
 from app.clock import Clock
 from app.local.postgres import free_port
 
-pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.web", "tests.fixtures.shop", "tests.fixtures.market"]
+pytest_plugins = [
+    "tests.fixtures.servers",
+    "tests.fixtures.web",
+    "tests.fixtures.shop",
+    "tests.fixtures.market",
+    "tests.fixtures.crash",
+]
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ def test_every_setting_it_names_is_read() -> None:
     known = (ROOT / "app" / "config.py").read_text() + (ROOT / "compose.yaml").read_text()
     for name in re.findall(r"`([A-Z]+_[A-Z_]+|PORT|FLOWS)`", README):
         codes = re.findall(r"code = \"([A-Z_]+)\"", (ROOT / "app" / "errors.py").read_text())
-        assert f'"{name}"' in known or name in (*codes, "INTERNAL", "SUCCESSFUL"), name
+        assert f'"{name}"' in known or name in (*codes, "INTERNAL", "INVALID_QUERY", "SUCCESSFUL"), name
 
 
 def test_every_error_code_it_names_exists() -> None:

@@ -21,9 +21,11 @@ from app.payments.model import Payment
 from app.providers.contract import PaymentMethod
 from app.runtime import Runtime
 from app.worker import sweep_once
-from tests.fixtures.crash import Died, Plan, mortal_parts
+from tests.fixtures.crash import MORTAL, Died, Plan, mortal_parts
 from tests.fixtures.market import Market
 from tests.fixtures.shop import BUYER
+
+pytestmark = MORTAL
 
 
 async def on_payment(result: Any, connection: Any) -> None:

@@ -19,9 +19,11 @@ from app.errors import OrderAlreadyPaid, ProviderError
 from app.payments.model import Payment
 from app.runtime import Runtime
 from app.worker import sweep_once
-from tests.fixtures.crash import Died, Plan, mortal_parts
+from tests.fixtures.crash import MORTAL, Died, Plan, mortal_parts
 from tests.fixtures.market import Market
 from tests.fixtures.shop import BUYER
+
+pytestmark = MORTAL
 
 PAID = ("TRADE_SUCCESS", "TRADE_FINISHED")
 FAULTS = ("lost_reply", "http_500", "20000", "bad_signature", "error_response", "timeout")
