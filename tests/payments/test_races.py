@@ -1,4 +1,4 @@
-"""Everything that can happen to one payment, in every order and all at once: one end, one effect, rising versions."""
+"""Everything that can happen to one payment, in many orders and all at once: one end, one effect, rising versions."""
 
 import asyncio
 import contextlib
@@ -96,10 +96,11 @@ async def assert_one_end(market: Market, payment: Payment, versions: list[int]) 
 
 
 @pytest.mark.timeout(300)
-async def test_every_order_of_what_can_happen_ends_the_same(market: Market) -> None:
+async def test_sixty_orders_of_what_can_happen_end_the_same(market: Market) -> None:
     orders = set(itertools.permutations(ACTS))
     assert len(orders) == 360
-    for order in sorted(orders, key=str)[::6]:
+    # Every sixth, spread over all of them: the whole takes minutes.
+    for order in sorted(orders, key=lambda acts: [act.__name__ for act in acts])[::6]:
         payment = await paid_payment(market)
         versions: list[int] = []
         for act in order:
