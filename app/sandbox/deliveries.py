@@ -74,7 +74,8 @@ class Notice:
     """One notification through all its attempts; `notify_id` stays the same.
 
     `compose` makes the message for a send at an instant (providers write the send time into it), `is_acknowledged`
-    judges HTTP status and body. `next_at` is None while a send is under way and once the notice is over.
+    judges HTTP status and body, for which the merchant has `timeout_s`. `next_at` is None while a send is under way and
+    once the notice is over.
     """
 
     notify_id: str
@@ -85,6 +86,7 @@ class Notice:
     compose: Callable[[datetime], Message]
     is_acknowledged: Callable[[int, bytes], bool]
     summary: dict[str, str]
+    timeout_s: float = ATTEMPT_TIMEOUT_S
     state: NoticeState = NoticeState.WAITING
     next_at: datetime | None = None
     gaps_used: int = 0
@@ -153,11 +155,16 @@ class Deliveries:
         if wait:
             await _finished([task])
 
-    async def resend(self, notice: Notice, *, times: int, concurrent: bool) -> list[Attempt]:
-        """Send one notice again now, outside its schedule; an acknowledgement ends the schedule. Returns the sends."""
+    async def resend(
+        self, notice: Notice, *, times: int, concurrent: bool, skew: timedelta = timedelta(0)
+    ) -> list[Attempt]:
+        """Send one notice again now, outside its schedule; an acknowledgement ends the schedule. Returns the sends.
+
+        With a `skew` the message says that it was sent that much later, or earlier when it is negative.
+        """
         if notice.state is NoticeState.BLOCKED:
             return []
-        now = self._clock.now()
+        now = self._clock.now() + skew
         if concurrent:
             attempts = await asyncio.gather(*(self._send(notice, now, "resend") for _ in range(times)))
         else:
@@ -252,7 +259,7 @@ class Deliveries:
         sent_at, started = self._clock.now(), time.monotonic()
         status, answer, error = None, b"", None
         try:
-            async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
+            async with asyncio.timeout(notice.timeout_s):
                 status, answer = await self._post(notice.url, message)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as exc:
             error = f"{type(exc).__name__}: {exc}".rstrip(": ")

@@ -16,7 +16,10 @@ ANY_METHOD = "*"
 
 
 class FaultKind(StrEnum):
-    """Work is done only by lost_reply, bad_signature and latency; the others leave nothing behind."""
+    """Work is done only by lost_reply, bad_signature and latency; the others leave nothing behind.
+
+    20000 is Alipay's word; elsewhere it is http_500. A business error's code stands in `code`, Alipay's in `sub_code`.
+    """
 
     TIMEOUT = "timeout"
     LOST_REPLY = "lost_reply"

@@ -6,19 +6,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.sandbox.alipay.pages import STATUS_WORDS
-from app.sandbox.alipay.trades import TradeStatus
 from app.sandbox.clock import format_beijing
+from app.sandbox.desks import TradeState, all_described
 from app.sandbox.markup import Markup, fill, joined
 from app.sandbox.pages import fragment, framed, live
 from app.sandbox.world import World
 
 NEWEST_SHOWN = 50
 
+STATE_WORDS = {
+    TradeState.UNOPENED: ("尚未打开", "waiting"),
+    TradeState.UNPAID: ("等待付款", "waiting"),
+    TradeState.PAID: ("付款成功", "good"),
+    TradeState.CLOSED: ("交易已关闭", "bad"),
+}
+PROVIDER_WORDS = {"ALIPAY": "支付宝", "WECHAT": "微信支付"}
+
 _STEPS = (("4 分钟", 240), ("10 分钟", 600), ("1 小时", 3600), ("6 小时", 21600), ("1 天", 86400))
 
 _BODY = """<h1>收银 · 支付沙箱</h1>
-<p class="quiet">扮演支付宝，钱不是真的。网关地址 <code>{gateway}</code></p>
+<p class="quiet">扮演支付宝与微信支付，钱不是真的。</p>
+<p class="quiet">支付宝网关 <code>{gateway}</code>，微信接口在 <code>{public_url}</code> 之下微信自己的路径</p>
 {live}
 <section>
 <h2>拨快时钟</h2>
@@ -37,7 +45,7 @@ _BODY = """<h1>收银 · 支付沙箱</h1>
 _TRADE = """<li>
 <span class="spread"><a href="{pay_url}">{subject}</a><span>¥{amount}</span></span>
 <span class="spread"><span class="state {tone}">{status}</span><code>{out_trade_no}</code></span>
-<span class="quiet">{notices}</span>
+<span class="quiet">{provider} · {product} · {notices}</span>
 </li>"""
 
 _CLOCK = """<section>
@@ -46,7 +54,9 @@ _CLOCK = """<section>
 </section>"""
 
 _ACCOUNT = """<li><span class="spread"><span>{provider} · {mode}</span><code>{app_id}</code></span>
-<span class="quiet">seller_id <code>{seller_id}</code></span></li>"""
+<span class="quiet">{seller}</span></li>"""
+
+_SELLER_NAMES = ("seller_id", "mchid", "mch_id", "sub_mchid", "sub_mch_id")
 
 
 class IndexPage:
@@ -69,11 +79,18 @@ class IndexPage:
             for label, seconds in _STEPS
         )
         accounts = joined(
-            fill(_ACCOUNT, **{name: account[name] for name in ("provider", "mode", "app_id", "seller_id")})
+            fill(
+                _ACCOUNT,
+                provider=account["provider"],
+                mode=account["mode"],
+                app_id=account.get("app_id") or account["appid"],
+                seller=" · ".join(f"{name} {account[name]}" for name in _SELLER_NAMES if name in account),
+            )
             for account in self._world.accounts
         )
-        gateway = f"{self._world.public_url}/gateway.do"
-        body = fill(_BODY, gateway=gateway, live=live("/live", self._live_part()), steps=steps, accounts=accounts)
+        url = self._world.public_url
+        places = {"gateway": f"{url}/gateway.do", "public_url": url}
+        body = fill(_BODY, **places, live=live("/live", self._live_part()), steps=steps, accounts=accounts)
         return framed("收银 · 支付沙箱", body)
 
     async def _show_live(self, _request: Request) -> Response:
@@ -83,7 +100,7 @@ class IndexPage:
         return joined([self._trades(), self._clock(), self._faults()])
 
     def _trades(self) -> Markup:
-        described = [desk.described(trade) for desk in self._world.desks for trade in desk.listed()[-NEWEST_SHOWN:]]
+        described = all_described(self._world.desks)[-NEWEST_SHOWN:]
         if not described:
             return Markup(
                 '<section><h2>交易</h2><p class="quiet">还没有交易。用任一账号下单，这里就会出现。</p></section>'
@@ -92,7 +109,7 @@ class IndexPage:
         return fill('<section><h2>交易</h2><ul class="trades">{items}</ul></section>', items=items)
 
     def _trade_item(self, trade: dict[str, Any]) -> Markup:
-        words, tone = STATUS_WORDS[TradeStatus(trade["trade_status"])]
+        words, tone = STATE_WORDS[TradeState(trade["status"])]
         notices = [notice for notify_id in trade["notify_ids"] if (notice := self._world.deliveries.find(notify_id))]
         sent = sum(len(notice.attempts) for notice in notices)
         confirmed = sum(notice.state == "ACKNOWLEDGED" for notice in notices)
@@ -100,7 +117,9 @@ class IndexPage:
             _TRADE,
             pay_url=trade["pay_url"],
             subject=trade["subject"],
-            amount=trade["total_amount"],
+            amount=yuan(trade["amount_fen"]),
+            provider=PROVIDER_WORDS.get(trade["provider"], trade["provider"]),
+            product=trade["product"],
             status=words,
             tone=tone,
             out_trade_no=trade["out_trade_no"],
@@ -131,3 +150,7 @@ class IndexPage:
             for fault in faults
         )
         return fill('<section><h2>待发生的故障</h2><ul class="trades">{items}</ul></section>', items=items)
+
+
+def yuan(fen: int) -> str:
+    return f"{fen // 100}.{fen % 100:02d}"

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
 
 import uvicorn
@@ -20,12 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from app.sandbox.accounts import load_or_create_accounts, load_or_create_records
-from app.sandbox.alipay.accounts import load_account
-from app.sandbox.alipay.desk import Desk
-from app.sandbox.alipay.gateway import Gateway
-from app.sandbox.alipay.methods import Methods
-from app.sandbox.alipay.pages import PayerPages
-from app.sandbox.alipay.trades import TradeBook
+from app.sandbox.alipay.part import alipay_part
 from app.sandbox.calls import CallCounter
 from app.sandbox.clock import SandboxClock
 from app.sandbox.control import Control
@@ -33,9 +28,11 @@ from app.sandbox.deliveries import Deliveries
 from app.sandbox.faults import FaultQueue
 from app.sandbox.index import IndexPage
 from app.sandbox.wire import DroppableProtocol
-from app.sandbox.world import World
+from app.sandbox.world import Ground, Part, World
 
 SHUTDOWN_GRACE_S = 1
+
+PARTS: tuple[Callable[[Ground], Part], ...] = (alipay_part,)
 
 
 def create_app(state_dir: Path, public_url: str, *, notify_hosts: Collection[str] = ()) -> Starlette:
@@ -45,27 +42,20 @@ def create_app(state_dir: Path, public_url: str, *, notify_hosts: Collection[str
     Raises AccountsUnreadable.
     """
     public_url = public_url.rstrip("/")
-    clock, faults, calls = SandboxClock(), FaultQueue(), CallCounter()
+    clock = SandboxClock()
     deliveries = Deliveries(clock, allowed_hosts=notify_hosts)
-    records = load_or_create_records(state_dir)
-    alipay_accounts = {record["app_id"]: load_account(record) for record in records}
-    book = TradeBook(clock)
-    desk = Desk(book, deliveries, clock, public_url)
-    world = World(
+    ground = Ground(
         public_url=public_url,
-        accounts=load_or_create_accounts(state_dir, public_url),
+        records=load_or_create_records(state_dir),
         clock=clock,
         deliveries=deliveries,
-        faults=faults,
-        calls=calls,
-        desks=(desk,),
+        faults=FaultQueue(),
+        calls=CallCounter(),
     )
-    gateway = Gateway(
-        accounts=alipay_accounts,
-        methods=Methods(book, clock, public_url),
-        clock=clock,
-        faults=faults,
-        calls=calls,
+    world = World(
+        ground=ground,
+        accounts=load_or_create_accounts(state_dir, public_url),
+        parts=tuple(build(ground) for build in PARTS),
     )
 
     @contextlib.asynccontextmanager
@@ -77,8 +67,7 @@ def create_app(state_dir: Path, public_url: str, *, notify_hosts: Collection[str
         routes=[
             *IndexPage(world).routes(),
             *Control(world).routes(),
-            Route("/gateway.do", gateway.answer, methods=["GET", "POST"]),
-            *PayerPages(desk, clock).routes(),
+            *world.routes(),
             Route("/healthz", _healthy, methods=["GET"]),
         ],
         lifespan=lifespan,

@@ -31,10 +31,11 @@ async def test_a_trade_is_shown_with_everything_about_it(
     answer = await sandbox.control("POST", f"/trades/{number}/pay")
     trade = answer["trade"]
     assert trade == await sandbox.trade(number)
-    moments = {name: trade.pop(name) for name in ("expires_at", "opened_at", "paid_at", "closed_at")}
-    assert (moments["opened_at"] <= moments["paid_at"] < moments["expires_at"], moments["closed_at"]) == (True, None)
+    moments = {name: trade.pop(name) for name in ("created_at", "opened_at", "paid_at", "expires_at")}
+    assert (list(moments.values()), trade.pop("closed_at")) == (sorted(moments.values()), None)
     assert trade.pop("pay_url").startswith(f"{sandbox.base_url}/alipay/pay/")
-    assert len(trade.pop("trade_no")) == 28
+    assert len(trade["trade_no"]) == 28
+    assert trade.pop("transaction_id") == trade.pop("trade_no")
     assert trade == {
         "provider": "ALIPAY",
         "product": "page",
@@ -43,8 +44,10 @@ async def test_a_trade_is_shown_with_everything_about_it(
         "seller_id": alipay.account["seller_id"],
         "out_trade_no": number,
         "trade_status": "TRADE_SUCCESS",
+        "status": "PAID",
         "paid": True,
         "total_amount": "0.02",
+        "amount_fen": 2,
         "subject": "一杯咖啡",
         "notify_url": merchant.notify_url,
         "return_url": "http://127.0.0.1:8000/done",

@@ -51,13 +51,13 @@ class Account:
     alipay_root_cert_sn: str | None
 
 
-def create_records() -> list[dict[str, str]]:
-    """Fresh key material for one account per mode, as kept in the accounts file. Takes a second or two."""
-    return [_public_key_record(), _certificate_record(), _isv_record()]
-
-
 def published(record: Mapping[str, str], public_url: str) -> dict[str, str]:
-    """What a merchant may know of a record, and the gateway to send calls to."""
+    """What a merchant may know of a record, and the gateway to send calls to.
+
+    Keys: `provider mode gateway app_id seller_id app_private_key app_private_key_pkcs8 app_public_key
+    alipay_public_key`, for `certificate` also `app_cert alipay_cert alipay_root_cert`, for `isv` also `app_auth_token
+    auth_app_id`.
+    """
     return {
         "provider": record["provider"],
         "mode": record["mode"],
@@ -199,3 +199,7 @@ def _certificate(
         .not_valid_after(now + CERTIFICATE_LIFE)
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
     )
+
+
+# Fresh key material for one account per mode, as kept in the accounts file; each takes some tenths of a second.
+MAKERS = {"public_key": _public_key_record, "certificate": _certificate_record, "isv": _isv_record}

@@ -3,8 +3,8 @@
 The payer's page and /_control both come here.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from app.sandbox.alipay.accounts import PROVIDER
@@ -14,37 +14,41 @@ from app.sandbox.alipay.notices import RETRY_GAPS, compose_notification, is_ackn
 from app.sandbox.alipay.trades import Trade, TradeBook, TradeStatus, new_notify_id
 from app.sandbox.clock import SandboxClock
 from app.sandbox.deliveries import Deliveries, Notice
+from app.sandbox.desks import DeskRefusal, Payment, TradeState
 
 AMOUNT_FIELDS = ("total_amount", "receipt_amount", "invoice_amount", "buyer_pay_amount")
-DEFAULT_FAILURE = "买家余额不足"
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """One way of paying. The trade is always paid with its true amount; only the notice may tell otherwise.
+_FIXES = {
+    "ACQ.TRADE_HAS_CLOSE": 'pay it all the same with {"late": true}',
+    "ACQ.NOW_TIME_AFTER_EXPIRE_TIME_ERROR": 'pay it all the same with {"late": true}, or reset the clock',
+    "ACQ.TRADE_HAS_SUCCESS": "to repeat the notice, POST /_control/notifications/{notify_id}/resend",
+    "ACQ.TRADE_STATUS_ERROR": "only a trade in WAIT_BUYER_PAY can; POST /_control/trades/{out_trade_no}/open opens one",
+}
 
-    `times` copies of the notice go out at once, with `distinct_ids` under a `notify_id` each. `overrides` replaces
-    fields of the notice before it is signed. `wait` returns after the first send was answered.
-    """
-
-    late: bool = False
-    notify: bool = True
-    times: int = 1
-    distinct_ids: bool = False
-    break_signature: bool = False
-    wait: bool = True
-    overrides: Mapping[str, str] = field(default_factory=dict)
+_STATES = {
+    TradeStatus.NOT_OPENED: TradeState.UNOPENED,
+    TradeStatus.WAIT_BUYER_PAY: TradeState.UNPAID,
+    TradeStatus.TRADE_SUCCESS: TradeState.PAID,
+    TradeStatus.TRADE_CLOSED: TradeState.CLOSED,
+}
 
 
-def amount_overrides(amount: str) -> dict[str, str]:
-    """Another amount throughout a notice."""
-    return dict.fromkeys(AMOUNT_FIELDS, amount)
+@contextmanager
+def _refusals_translated() -> Iterator[None]:
+    """Alipay's refusals as those of any desk."""
+    try:
+        yield
+    except BusinessRefusal as exc:
+        fix = _FIXES.get(exc.sub_code, "look at GET /_control/trades")
+        raise DeskRefusal(exc.sub_code, exc.sub_msg, fix) from exc
 
 
 class Desk:
     """Alipay's side of /_control: finds, shows and changes trades."""
 
     provider = PROVIDER
+    default_failure = "买家余额不足"
 
     def __init__(self, book: TradeBook, deliveries: Deliveries, clock: SandboxClock, public_url: str) -> None:
         self._book = book
@@ -60,16 +64,19 @@ class Desk:
         return self._book.find_by_token(token)
 
     def open(self, trade: Trade) -> None:
-        self._book.open(trade)
+        with _refusals_translated():
+            self._book.open(trade)
 
     def fail(self, trade: Trade, reason: str) -> None:
-        self._book.fail(trade, reason)
+        with _refusals_translated():
+            self._book.fail(trade, reason)
 
     async def pay(self, trade: Trade, payment: Payment) -> list[Notice]:
-        """Pay and notify; returns the notices. Raises BusinessRefusal and sends nothing when it cannot be paid."""
-        for name, value in payment.overrides.items():
-            _check_encodable(name, value, trade.codec)
-        self._book.pay(trade, late=payment.late)
+        """Pay and notify; returns the notices. Raises DeskRefusal and sends nothing when it cannot be paid."""
+        with _refusals_translated():
+            for name, value in _overrides(payment).items():
+                _check_encodable(name, value, trade.codec)
+            self._book.pay(trade, late=payment.late)
         if not payment.notify or not trade.notify_url:
             return []
         if payment.distinct_ids:
@@ -78,14 +85,15 @@ class Desk:
 
     async def close(self, trade: Trade, *, notify: bool) -> list[Notice]:
         """The provider closes an unpaid trade; Alipay's page products send no notice of that, others do."""
-        self._book.close(trade)
+        with _refusals_translated():
+            self._book.close(trade)
         if not notify or not trade.notify_url:
             return []
         return [await self._notify(trade, Payment(), copies=1)]
 
     async def _notify(self, trade: Trade, payment: Payment, *, copies: int) -> Notice:
         notify_id = new_notify_id(self._clock.now())
-        fields = {**notification_fields(trade, notify_id), **payment.overrides}
+        fields = {**notification_fields(trade, notify_id), **_overrides(payment)}
         notice = Notice(
             notify_id=notify_id,
             provider=PROVIDER,
@@ -120,12 +128,16 @@ class Desk:
             "seller_id": trade.account.seller_id,
             "out_trade_no": trade.out_trade_no,
             "trade_no": trade.trade_no if exists else None,
+            "transaction_id": trade.trade_no if exists else None,
             "trade_status": trade.status.value,
+            "status": _STATES[trade.status].value,
             "paid": trade.is_paid,
             "total_amount": format_amount(terms.total_amount_fen),
+            "amount_fen": terms.total_amount_fen,
             "subject": terms.subject,
             "notify_url": trade.notify_url or None,
             "return_url": trade.return_url or None,
+            "created_at": trade.created_at.isoformat(),
             "expires_at": trade.expires_at.isoformat(),
             **{name: moment.isoformat() if moment else None for name, moment in moments.items()},
             "last_failure": trade.last_failure or None,
@@ -141,6 +153,16 @@ class Desk:
 
     def reset(self) -> None:
         self._book.reset()
+
+
+def _overrides(payment: Payment) -> dict[str, str]:
+    """The fields of the notice that tell something else than the truth."""
+    overrides: dict[str, str] = {}
+    if payment.amount is not None:
+        overrides |= dict.fromkeys(AMOUNT_FIELDS, payment.amount)
+    named = {"app_id": payment.app_id, "seller_id": payment.seller_id, "buyer_id": payment.payer}
+    overrides |= {name: value for name, value in named.items() if value is not None}
+    return overrides | dict(payment.overrides)
 
 
 def _check_encodable(name: str, value: str, codec: str) -> None:

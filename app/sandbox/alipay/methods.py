@@ -136,6 +136,7 @@ class Methods:
             notify_url=call.notify_url,
             return_url=call.return_url,
             quit_url=content.get("quit_url", ""),
+            created_at=self._clock.now(),
             expires_at=expiry_of(content, generated_at=call.generated_at, default=default_timeout),
             qr_code_expires_at=None,
             token=secrets.token_urlsafe(18),

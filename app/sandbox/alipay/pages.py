@@ -12,13 +12,14 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from app.sandbox.alipay.desk import DEFAULT_FAILURE, Desk, Payment, amount_overrides
-from app.sandbox.alipay.errors import BusinessRefusal, Refusal
+from app.sandbox.alipay.desk import Desk
+from app.sandbox.alipay.errors import Refusal
 from app.sandbox.alipay.fields import format_amount
 from app.sandbox.alipay.notices import return_url
 from app.sandbox.alipay.trades import Product, Trade, TradeStatus
 from app.sandbox.clock import SandboxClock, format_beijing
 from app.sandbox.deliveries import Notice
+from app.sandbox.desks import DeskRefusal, Payment
 from app.sandbox.markup import Markup, fill, joined
 from app.sandbox.pages import clock_text, fragment, framed, live
 
@@ -66,17 +67,17 @@ def _scenarios(trade: Trade) -> dict[str, Scenario]:
         "wrong-amount": Scenario(
             "通知里金额不符",
             f"签名正确，金额却是 {surplus} 元；商户必须拒绝。",
-            Payment(overrides=amount_overrides(surplus), wait=False),
+            Payment(amount=surplus, wait=False),
         ),
         "wrong-app": Scenario(
             "通知里是别人的 app_id",
             "签名正确，应用却不是自己的；商户必须拒绝。",
-            Payment(overrides={"app_id": WRONG_APP_ID}, wait=False),
+            Payment(app_id=WRONG_APP_ID, wait=False),
         ),
         "wrong-seller": Scenario(
             "通知里是别人的 seller_id",
             "签名正确，收款方却不是自己；商户必须拒绝。",
-            Payment(overrides={"seller_id": WRONG_SELLER_ID}, wait=False),
+            Payment(seller_id=WRONG_SELLER_ID, wait=False),
         ),
     }
 
@@ -136,7 +137,7 @@ class PayerPages:
             return _unknown_link()
         try:
             self._desk.open(trade)
-        except BusinessRefusal as refusal:
+        except DeskRefusal as refusal:
             return self._page(trade, refusal)
         return self._page(trade)
 
@@ -155,21 +156,21 @@ class PayerPages:
             return _unknown_link()
         try:
             goes_to = await self._do(trade, action)
-        except BusinessRefusal as refusal:
+        except DeskRefusal as refusal:
             return self._page(trade, refusal)
         return RedirectResponse(goes_to or f"/alipay/pay/{trade.token}", status_code=303)
 
     async def _do(self, trade: Trade, action: str) -> str:
         """Do what the button says; the URL to go to, or an empty text for the page itself."""
         if action == "fail":
-            self._desk.fail(trade, DEFAULT_FAILURE)
+            self._desk.fail(trade, self._desk.default_failure)
             return trade.quit_url
         if action == "close":
             await self._desk.close(trade, notify=False)
             return ""
         scenario = _scenarios(trade).get(action)
         if scenario is None and action != "pay":
-            raise BusinessRefusal("ACQ.INVALID_PARAMETER", "没有这个按钮")
+            raise DeskRefusal("ACQ.INVALID_PARAMETER", "没有这个按钮")
         await self._desk.pay(trade, scenario.payment if scenario else Payment(wait=False))
         returns = trade.return_url and trade.terms.product is not Product.QR and (scenario is None or scenario.returns)
         return return_url(trade, self._clock.now()) if returns else ""
@@ -177,12 +178,12 @@ class PayerPages:
     def _trade(self, request: Request) -> Trade | None:
         return self._desk.find_by_token(request.path_params["token"])
 
-    def _page(self, trade: Trade, refusal: Refusal | None = None) -> Response:
+    def _page(self, trade: Trade, refusal: DeskRefusal | None = None) -> Response:
         part = live(f"/alipay/pay/{trade.token}/live", self._live_part(trade))
         body = fill(_HEAD, product=PRODUCT_WORDS[trade.terms.product], live=part)
         if refusal is None:
             return framed(f"{trade.terms.subject} · 支付宝沙箱", body)
-        reason = fill('<section><p class="state bad" role="alert">{text}</p></section>', text=refusal.sub_msg)
+        reason = fill('<section><p class="state bad" role="alert">{text}</p></section>', text=refusal.message)
         return framed(f"{trade.terms.subject} · 支付宝沙箱", joined([body, reason]), status=409)
 
     def _live_part(self, trade: Trade) -> Markup:

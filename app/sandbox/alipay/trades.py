@@ -59,6 +59,7 @@ class Trade:
     notify_url: str
     return_url: str
     quit_url: str
+    created_at: datetime
     expires_at: datetime
     qr_code_expires_at: datetime | None
     token: str
