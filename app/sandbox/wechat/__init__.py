@@ -1,0 +1,1 @@
+"""WeChat: payments in all their forms, and the open platform that logs people in."""
