@@ -1,0 +1,1 @@
+"""WeChat Pay: its protocols on one side, our contract on the other."""
