@@ -207,6 +207,19 @@ def account_add(
     click.echo(f"added merchant account {added.id}: {added.provider} {added.mode} {added.name}")
 
 
+@account.command("set")
+@click.argument("account_id", type=int)
+@click.option("--set", "fields", multiple=True, metavar="FIELD=TEXT", help="A field; an empty text takes it away.")
+@click.option("--file", "files", multiple=True, metavar="FIELD=PATH", help="A field whose text is a file's, as keys.")
+def account_set(*, account_id: int, fields: tuple[str, ...], files: tuple[str, ...]) -> None:
+    """Give a merchant account other keys or settings; what is not named stays."""
+    given = _account_fields(fields, files)
+    if not given:
+        raise OneLine("nothing to change: name fields with --set or --file")
+    changed = _with_runtime(lambda runtime: runtime.accounts.change(_operator(), account_id, fields=given))
+    click.echo(f"changed merchant account {changed.id}: {changed.provider} {changed.mode}, {', '.join(sorted(given))}")
+
+
 @account.command("list")
 @click.option("--json", "as_json", is_flag=True)
 def account_list(*, as_json: bool) -> None:

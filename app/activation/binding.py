@@ -58,8 +58,8 @@ class Activation:
     async def feature(self) -> Feature:
         """The present state."""
         row = await self._db.one("activation.find")
-        configured = {provider["provider"] for provider in await self._db.all("activation.providers")}
-        offered = {method for name in configured & self._providers.keys() for method in self._providers[name].methods}
+        rows = await self._db.all("activation.methods")
+        offered = {row["method"] for row in rows if row["provider"] in self._providers}
         return Feature(
             active=row is not None,
             order_table=row["order_table_name"] if row else None,

@@ -191,7 +191,7 @@ def _route(path: str) -> str:
     """The route's name, from a small fixed set: it labels metrics."""
     if path in ("/graphql", "/healthz", "/readyz", "/metrics"):
         return path
-    return "/notify" if path.startswith("/notify/") else "/"
+    return "/notify" if path.startswith(("/notify/", "/internal/notify/")) else "/"
 
 
 def _masked(correlation_id: str) -> dict[str, object]:

@@ -201,7 +201,17 @@ class CreatePaymentInput:
         description="Required unless the bound order table has an amount column; where both exist they must be equal.",
     )
     subject: str = strawberry.field(description="商品介绍 / 商品名称")
-    openid: str | None = None
+    openid: str | None = strawberry.field(
+        default=None,
+        description=(
+            "The payer's, for WECHAT_MINI_PROGRAM, WECHAT_JSAPI and WECHAT_CLOUD. May be left out with a token of "
+            "wechatLogin, which knows it."
+        ),
+    )
+    app_id: str | None = strawberry.field(
+        default=None,
+        description="The application the openid belongs to, where the merchant account has several.",
+    )
     return_url: str | None = None
     merchant_account_id: strawberry.ID | None = None
     expires_in_seconds: int | None = None
@@ -210,8 +220,8 @@ class CreatePaymentInput:
         description="Same key and same input: the first answer again. Same key, other input: IDEMPOTENCY_CONFLICT.",
     )
 
-    def read(self) -> CreatePayment:
-        """The same for the domain. Raises InvalidInput."""
+    def read(self, client_address: str | None) -> CreatePayment:
+        """The same for the domain, with the payer's address as we saw it. Raises InvalidInput."""
         account, seconds = self.merchant_account_id, self.expires_in_seconds
         return CreatePayment(
             order_id=read_id(self.order_id, "orderId"),
@@ -223,6 +233,8 @@ class CreatePaymentInput:
             merchant_account_id=None if account is None else read_id(account, "merchantAccountId"),
             expires_in=None if seconds is None else timedelta(seconds=seconds),
             idempotency_key=self.idempotency_key,
+            app_id=self.app_id,
+            client_address=client_address,
         )
 
 
@@ -247,7 +259,7 @@ class PaymentMutation:
     async def create_payment(self, info: ApiInfo, input: CreatePaymentInput) -> Payment:  # noqa: A002 — as above
         context = info.context
         row = await context.runtime.payments.create(
-            context.caller(), input.read(), correlation_id=context.correlation_id
+            context.caller(), input.read(context.address), correlation_id=context.correlation_id
         )
         return Payment.of(row)
 

@@ -51,21 +51,29 @@ class Inbox:
         self._metrics = metrics
 
     async def receive(
-        self, provider: str, account_id: int, headers: Mapping[str, str], body: bytes, *, correlation_id: str
+        self,
+        provider: str,
+        account_id: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        correlation_id: str,
+        tail: str = "",
     ) -> Acknowledgement:
         """Verifies the received bytes, commits them once, and returns what the provider must read.
 
+        Header names are lower case; `tail` is what followed the account in the path.
         Raises NotFound for an account that is not there. A failure to commit escapes, so that the provider repeats."""
         account = await self._accounts.open(account_id)
         name = account.provider.name
         if name.lower() != provider.lower():
             raise NotFound(f"merchant account {account_id} is not one of {provider}")
         try:
-            notification = await self._read(account, headers, body)
+            notification = await self._read(account, headers, body, tail)
         except NotificationRefused as exc:
             self._metrics.notifications.labels(name, exc.reason).inc()
             log.warning("notification.refused", merchant_account_id=account_id, reason=exc.reason)
-            return account.provider.acknowledge(accepted=False)
+            return account.provider.acknowledge(account.account, accepted=False)
         row = await self._db.change(
             "notification.receive", name, account_id, notification.event_key, _report_json(notification.report), body,
             correlation_id, self._clock.now(),
@@ -73,19 +81,19 @@ class Inbox:
         assert row is not None
         self._metrics.notifications.labels(name, "accepted" if row["received_count"] == 1 else "repeated").inc()
         self._bell.ring("notifications")
-        return account.provider.acknowledge(accepted=True)
+        return account.provider.acknowledge(account.account, accepted=True)
 
-    async def _read(self, account: OpenAccount, headers: Mapping[str, str], body: bytes) -> Notification:
+    async def _read(self, account: OpenAccount, headers: Mapping[str, str], body: bytes, tail: str) -> Notification:
         """Verified with the account as kept here and, when that fails, as the database has it now: a key that was
         changed a moment ago in another process must not cost a notification."""
         try:
-            return account.provider.read_notification(account.account, headers, body)
+            return await account.provider.read_notification(account.account, headers, body, tail=tail)
         except NotificationRefused as exc:
             # Anybody can send what is not signed: it may cost us a look at one number, not the parsing of keys.
             if exc.reason != "signature" or await self._accounts.is_current(account):
                 raise
             fresh = await self._accounts.open(account.id, version=account.version + 1)
-            return fresh.provider.read_notification(fresh.account, headers, body)
+            return await fresh.provider.read_notification(fresh.account, headers, body, tail=tail)
 
     async def drain(self) -> int:
         """Applies every waiting notification; returns how many. Safe in any number of workers."""

@@ -93,13 +93,18 @@ class CreatePayment:
     merchant_account_id: int | None = None
     expires_in: timedelta | None = None
     idempotency_key: str | None = None
+    app_id: str | None = None
+    # not asked for but observed: it may differ when a page repeats its request
+    client_address: str | None = None
 
     def input_hash(self) -> bytes:
-        """SHA-256 of everything but the key: the same key with another input is a conflict."""
+        """SHA-256 of what is asked for, but the key: the same key with another input is a conflict."""
         fields = [
             self.order_id, self.method, self.amount_fen, self.subject, self.openid, self.return_url,
             self.merchant_account_id, None if self.expires_in is None else self.expires_in.total_seconds(),
         ]  # fmt: skip
+        if self.app_id is not None:
+            fields.append(self.app_id)
         return hashlib.sha256(orjson.dumps(fields)).digest()
 
 
@@ -190,9 +195,9 @@ class Payments:
         provider.check_request(draft)
         row = await self._db.change(
             "payment.open", request.order_id, caller.sub, caller.is_admin, request.merchant_account_id, provider.name,
-            request.method, request.amount_fen, request.subject, number, request.openid, request.return_url,
-            request.idempotency_key, request.input_hash(), correlation_id, expires_at, now, now + CREATE_LEASE,
-            self._limits.minimum_amount_fen, self._limits.maximum_amount_fen,
+            request.method, request.amount_fen, request.subject, number, request.openid, request.app_id,
+            request.client_address, request.return_url, request.idempotency_key, request.input_hash(), correlation_id,
+            expires_at, now, now + CREATE_LEASE, self._limits.minimum_amount_fen, self._limits.maximum_amount_fen,
         )  # fmt: skip
         assert row is not None
         if row["refusal"] is not None:
@@ -245,6 +250,8 @@ class Payments:
             expires_at=payment.expires_at,
             return_url=payment.return_url,
             openid=payment.openid,
+            app_id=payment.app_id,
+            client_address=payment.client_address,
         )
         return await account.provider.create_payment(account.account, request)
 
@@ -333,6 +340,7 @@ class Payments:
             raise InvalidInput("subject: say what is being paid for, in 1 to 256 characters", field="subject")
         _check_text("idempotencyKey", request.idempotency_key, limit=128)
         _check_text("openid", request.openid, limit=128)
+        _check_text("appId", request.app_id, limit=64)
         _check_text("returnUrl", request.return_url, limit=2048)
         if request.expires_in is not None:
             low, high = provider.minimum_expiry, provider.maximum_expiry
@@ -357,6 +365,8 @@ class Payments:
             expires_at=expires_at,
             return_url=request.return_url,
             openid=request.openid,
+            app_id=request.app_id,
+            client_address=request.client_address,
         )
 
     def _notify_url(self, provider: str, account_id: int) -> str:
@@ -471,6 +481,13 @@ def _refused(refusal: str, request: CreatePayment, order_amount_fen: Decimal | N
                 f"method: no enabled merchant account offers {request.method}; an administrator adds one"
                 " (createMerchantAccount)",
                 field="method",
+            )
+        case "APP_NOT_CONFIGURED":
+            return InvalidInput(
+                f"appId: no enabled merchant account takes {request.method} under this application: log in with the"
+                " one that pays, or have an administrator add it to the account (updateMerchantAccount)",
+                message_zh="该应用（appid）未关联可用的商户号，请使用收款应用登录",
+                field="appId",
             )
         case "ORDER_NOT_FOUND":
             return OrderNotFound(f"orderId: there is no order {request.order_id} of yours", field="orderId")

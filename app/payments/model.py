@@ -61,6 +61,8 @@ class Payment:
     failure: Failure | None
     action: Mapping[str, Any] | None
     openid: str | None
+    app_id: str | None
+    client_address: str | None
     return_url: str | None
     created_by: str
     correlation_id: str | None
@@ -137,6 +139,8 @@ def read_payment(row: Row) -> Payment:
         failure=Failure(**failure) if failure else None,
         action=row["action"],
         openid=row["openid"],
+        app_id=row["app_id"],
+        client_address=row["client_address"],
         return_url=row["return_url"],
         created_by=row["created_by"],
         correlation_id=row["correlation_id"],

@@ -125,8 +125,8 @@ def _differences(payment: Payment, account: OpenAccount, report: PaymentReport) 
         yield "merchant_account", str(payment.merchant_account_id), str(account.id)
     for claim, reported in report.account_claims.items():
         expected = account.account.expected_claims.get(claim)
-        if expected is not None and expected != reported:
-            yield claim, expected, reported
+        if expected is not None and reported not in expected:
+            yield claim, " or ".join(sorted(expected)), reported
     if report.currency != "CNY":
         yield "currency", "CNY", report.currency
     if report.status is ReportedStatus.SUCCESSFUL and report.amount_fen is None:

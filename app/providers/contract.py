@@ -68,7 +68,10 @@ class NotificationRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PaymentRequest:
-    """One payment to open. `notify_url` is ours and absolute; `expires_at` is aware UTC."""
+    """One payment to open. `notify_url` is ours and absolute; `expires_at` is aware UTC.
+
+    `openid` is the payer's under `app_id`, where the provider knows payers by application; `client_address` the payer's
+    own IP address as far as we saw it. The same payment gives the same request however often it is sent."""
 
     method: PaymentMethod
     out_trade_no: str
@@ -79,6 +82,8 @@ class PaymentRequest:
     expires_at: datetime
     return_url: str | None = None
     openid: str | None = None
+    app_id: str | None = None
+    client_address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +191,16 @@ class Account(Protocol):
     """A merchant account, opened: parsed settings and keys of one provider."""
 
     @property
-    def expected_claims(self) -> Mapping[str, str]:
-        """The identifiers a message for this account must carry where it carries them at all."""
+    def expected_claims(self) -> Mapping[str, frozenset[str]]:
+        """The identifiers a message for this account must carry where it carries them at all; any of each set."""
+        ...
+
+    @property
+    def offers(self) -> Mapping[PaymentMethod, Sequence[str]]:
+        """The ways to pay this account can be used for, each with the application ids it may run under.
+
+        The first id is used where a payment names none; none at all where the provider does not tell applications
+        apart."""
         ...
 
 
@@ -196,6 +209,8 @@ class Provider(Protocol):
 
     name: str
     methods: frozenset[PaymentMethod]
+    # those of them whose payer is named when the payment is opened
+    methods_with_payer: frozenset[PaymentMethod]
     modes: Sequence[str]
     # Ages of a payment at which it is asked about; after the last one the last gap repeats until it expires.
     query_schedule: Sequence[timedelta]
@@ -205,7 +220,8 @@ class Provider(Protocol):
     def seal_input(self, *, mode: str, fields: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
         """Splits what an operator typed into public settings and secret credentials, normalised.
 
-        Keys may be PEM or bare base64, PKCS#1 or PKCS#8. Self-test included. Raises AccountInvalid."""
+        Keys may be PEM or bare base64, PKCS#1 or PKCS#8. Self-test included. What it returned, both parts together,
+        is valid input again: so an account is changed. Raises AccountInvalid."""
         ...
 
     def open_account(self, *, mode: str, settings: Mapping[str, Any], credentials: Mapping[str, str]) -> Account:
@@ -228,10 +244,15 @@ class Provider(Protocol):
         """Asks that no money be taken for this number any more."""
         ...
 
-    def read_notification(self, account: Account, headers: Mapping[str, str], body: bytes) -> Notification:
-        """Verifies the received bytes, then translates them. Raises NotificationRefused; there is no default."""
+    async def read_notification(
+        self, account: Account, headers: Mapping[str, str], body: bytes, *, tail: str = ""
+    ) -> Notification:
+        """Verifies the received bytes, then translates them. Raises NotificationRefused; there is no default.
+
+        Header names are lower case. `tail` is what followed the account in the path. May ask the provider, where it
+        signs with keys it hands out, or where only its own answer proves anything."""
         ...
 
-    def acknowledge(self, *, accepted: bool) -> Acknowledgement:
+    def acknowledge(self, account: Account, *, accepted: bool) -> Acknowledgement:
         """What the provider must read: accepted only after the notification is committed."""
         ...

@@ -6,8 +6,9 @@ from types import MappingProxyType
 import httpx
 
 from app.clock import Clock
-from app.providers.alipay import AlipayProvider, GatewayRule
+from app.providers.alipay import AlipayProvider
 from app.providers.contract import PaymentMethod, Provider
+from app.providers.gateways import GatewayRule
 
 
 def build_registry(

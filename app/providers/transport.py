@@ -10,6 +10,7 @@ and no body, query or header is ever logged or put into a `detail`, because they
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import httpx
@@ -32,11 +33,12 @@ _NOTHING_WAS_SENT = (
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """A complete answer below 500 that is no redirect, as it was received."""
+    """A complete answer below 500 that is no redirect, as it was received. Header names are lower case."""
 
     status_code: int
     content_type: str
     body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 ExchangeOutcome = RawAnswer | NotReached | Unknown
@@ -68,22 +70,41 @@ async def post_form(
     timeout_s: float,
     answer_limit_bytes: int = ANSWER_LIMIT_BYTES,
 ) -> ExchangeOutcome:
-    """Posts an encoded form once and says how the exchange ended; never raises for the network's sake.
-
-    `query` and `body` are already encoded and are sent byte for byte. `timeout_s` bounds the exchange as a whole,
-    however slowly the answer drips. Cancellation passes through: whoever cancels must treat the outcome as unknown.
-    """
-    request = client.build_request(
+    """Posts an encoded form once, as `exchange` does. `query` and `body` are already encoded."""
+    return await exchange(
+        client,
         "POST",
         httpx.URL(url, query=query.encode("ascii")),
+        headers={"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"},
+        body=body,
+        timeout_s=timeout_s,
+        answer_limit_bytes=answer_limit_bytes,
+    )
+
+
+async def exchange(
+    client: httpx.AsyncClient,
+    method: str,
+    url: httpx.URL | str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes,
+    timeout_s: float,
+    answer_limit_bytes: int = ANSWER_LIMIT_BYTES,
+) -> ExchangeOutcome:
+    """Sends one request and says how the exchange ended; never raises for the network's sake.
+
+    `body` is sent byte for byte, and so is a URL whose path and query are encoded. `timeout_s` bounds the exchange as a
+    whole, however slowly the answer drips. Cancellation passes through: whoever cancels must treat the outcome as
+    unknown.
+    """
+    share = timeout_s * _SHARE_BEFORE_SENDING
+    request = client.build_request(
+        method,
+        url,
         content=body,
-        headers={
-            "Content-Type": "application/x-www-form-urlencoded;charset=utf-8",
-            "Accept-Encoding": "identity",
-        },
-        timeout=httpx.Timeout(
-            timeout_s, connect=timeout_s * _SHARE_BEFORE_SENDING, pool=timeout_s * _SHARE_BEFORE_SENDING
-        ),
+        headers={**headers, "Accept-Encoding": "identity"},
+        timeout=httpx.Timeout(timeout_s, connect=share, pool=share),
     )
     try:
         async with asyncio.timeout(timeout_s):
@@ -109,6 +130,7 @@ async def _receive(client: httpx.AsyncClient, request: httpx.Request, limit_byte
             received += chunk
             if len(received) > limit_bytes:
                 return Unknown(f"answer larger than {limit_bytes} bytes")
-        return RawAnswer(response.status_code, response.headers.get("content-type", ""), bytes(received))
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return RawAnswer(response.status_code, headers.get("content-type", ""), bytes(received), headers)
     finally:
         await response.aclose()

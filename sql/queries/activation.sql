@@ -3,8 +3,10 @@ select order_table_name, key_column, owner_column, amount_column, amount_in_fen,
   refunded_status, plan, plan_expires_at, drop_guarded
 from shouyin.activation;
 
--- name: providers
-select distinct provider from shouyin.merchant_account where enabled order by provider;
+-- name: methods
+-- Ways to pay that an enabled merchant account can be used for.
+select distinct a.provider, o.method from shouyin.merchant_account a, jsonb_object_keys(a.offers) as o (method)
+where a.enabled;
 
 -- name: relation
 -- What the catalogue knows of a table by the name a person wrote; no row for what is no name at all.

@@ -187,6 +187,10 @@ OPERATIONS: dict[str, tuple[str, dict[str, str]]] = {
         'mutation { createMerchantAccount(input: {provider: "X", mode: "m", name: "n", fields: {a: "b"}}) { id } }',
         {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "INVALID_INPUT"},
     ),
+    "updateMerchantAccount": (
+        'mutation { updateMerchantAccount(id: "999", fields: {a: "b"}) { id } }',
+        {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "NOT_FOUND"},
+    ),
     "setMerchantAccountEnabled": (
         'mutation { setMerchantAccountEnabled(id: "999", enabled: false) { id } }',
         {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "NOT_FOUND"},

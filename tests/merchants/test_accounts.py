@@ -7,9 +7,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from app.errors import Forbidden, InvalidInput, NotFound
+from app.errors import Forbidden, InvalidInput, NotFound, ShouyinError
 from app.vault import VaultError, split_key_id
-from tests.fixtures.shop import ADMIN, BUYER, Shop, public_pem
+from tests.fixtures.shop import ADMIN, BUYER, Shop, private_pem, public_pem
 
 Keys = tuple[rsa.RSAPrivateKey, rsa.RSAPrivateKey]
 
@@ -33,7 +33,7 @@ async def test_keys_are_taken_in_every_form(
     fields = account_fields | {"app_private_key": pem if headers else bare(pem)}
     made = await shop.runtime.accounts.create(ADMIN, provider="ALIPAY", mode="public_key", name="A", fields=fields)
     opened = await shop.runtime.accounts.open(made.id)
-    assert opened.account.expected_claims["app_id"] == fields["app_id"]
+    assert opened.account.expected_claims["app_id"] == {fields["app_id"]}
 
 
 async def test_keys_that_do_not_belong_together_are_named(
@@ -81,8 +81,45 @@ async def test_only_administrators_manage_accounts(shop: Shop, account_fields: d
     with pytest.raises(Forbidden):
         await shop.runtime.accounts.set_enabled(BUYER, 1, enabled=False)
     with pytest.raises(Forbidden):
+        await shop.runtime.accounts.change(BUYER, 1, fields={"seller_id": ""})
+    with pytest.raises(Forbidden):
         await shop.runtime.accounts.reseal(BUYER)
     assert await shop.count("merchant_account") == 1
+
+
+async def test_keys_are_changed_and_used_at_once(shop: Shop, account_fields: dict[str, str]) -> None:
+    other = private_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    before = await shop.runtime.accounts.open(1)
+    changed = await shop.runtime.accounts.change(
+        ADMIN, 1, fields={"app_private_key": other, "seller_id": ""}, correlation_id="c-1"
+    )
+    assert (changed.id, changed.version, "seller_id" in changed.settings) == (1, 2, False)
+    assert changed.settings["app_id"] == account_fields["app_id"]
+    after = await shop.runtime.accounts.open(1, version=changed.version)
+    assert (after.version, "seller_id" in after.account.expected_claims) == (2, False)
+    assert before.account is not after.account
+    (row,) = await shop.connection.fetch("select * from shouyin.audit where action = 'account.change'")
+    assert (row["subject"], row["correlation_id"]) == ("merchant_account:1", "c-1")
+    assert row["details"] == '{"fields": ["app_private_key", "seller_id"]}'
+
+
+@pytest.mark.parametrize(
+    ("account_id", "fields", "kind", "field"),
+    [
+        (1, {"app_private_key": "no key"}, InvalidInput, "app_private_key"),
+        (1, {"app_id": ""}, InvalidInput, "app_id"),
+        (1, {"colour": "red"}, InvalidInput, "colour"),
+        (99, {"seller_id": ""}, NotFound, None),
+    ],
+)
+async def test_a_change_that_cannot_work_changes_nothing(
+    shop: Shop, account_id: int, fields: dict[str, str], kind: type[ShouyinError], field: str | None
+) -> None:
+    before = await shop.connection.fetch("select * from shouyin.merchant_account")
+    with pytest.raises(kind) as refused:
+        await shop.runtime.accounts.change(ADMIN, account_id, fields=fields)
+    assert refused.value.field == field
+    assert await shop.connection.fetch("select * from shouyin.merchant_account") == before
 
 
 async def test_master_keys_are_rotated_by_resealing(shop: Shop) -> None:

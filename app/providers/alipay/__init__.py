@@ -1,6 +1,5 @@
 """Alipay: its protocol on one side, our contract on the other."""
 
-from app.providers.alipay.account import GatewayRule
 from app.providers.alipay.provider import AlipayProvider
 
-__all__ = ["AlipayProvider", "GatewayRule"]
+__all__ = ["AlipayProvider"]

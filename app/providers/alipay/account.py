@@ -12,19 +12,20 @@ notifications of payments already made.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from ipaddress import ip_address
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
 from app.providers.alipay import keys
-from app.providers.contract import AccountInvalid
+from app.providers.contract import AccountInvalid, PaymentMethod
+from app.providers.gateways import GatewayRule
 
 PRODUCTION_GATEWAY = "https://openapi.alipay.com/gateway.do"
+
+METHODS = (PaymentMethod.ALIPAY_PAGE, PaymentMethod.ALIPAY_WAP, PaymentMethod.ALIPAY_QR)
 
 PUBLIC_KEY = "public_key"
 CERTIFICATE = "certificate"
@@ -51,13 +52,6 @@ _CERTIFICATE_OWNER = re.compile(r"(2088[0-9]{12})-([0-9]{6,32})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayRule:
-    """Which gateways may be reached without TLS: this machine's own, and the deployment's sandbox."""
-
-    sandbox_url: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class AlipayAccount:
     """A merchant account opened for use: keys parsed once, the constant parameters of every call laid out."""
 
@@ -65,12 +59,14 @@ class AlipayAccount:
     app_id: str
     gateway: str
     qr_product_code: str
-    expected_claims: Mapping[str, str]
+    expected_claims: Mapping[str, frozenset[str]]
     # app_id, charset, … and in the modes that have them the serials and the token: all but method, time and content
     common_params: Mapping[str, str] = field(repr=False)
     private_key: RSAPrivateKey = field(repr=False)
     alipay_key: RSAPublicKey = field(repr=False)
     alipay_cert_sn: str | None = None
+    # Every method may be paid by whoever opens the link, under the one application.
+    offers: Mapping[PaymentMethod, Sequence[str]] = field(default_factory=lambda: dict.fromkeys(METHODS, ()))
 
 
 class _Keys(NamedTuple):
@@ -120,12 +116,12 @@ def open_stored_account(
     if parsed.app_certs:
         common["app_cert_sn"] = keys.certificate_sn(parsed.app_certs[0])
         common["alipay_root_cert_sn"] = keys.root_sn(parsed.root_certs)
-    claims = {"app_id": app_id}
+    claims = {"app_id": frozenset({app_id})}
     if "seller_id" in checked:
-        claims["seller_id"] = checked["seller_id"]
+        claims["seller_id"] = frozenset({checked["seller_id"]})
     if mode == ISV:
         common["app_auth_token"] = given["app_auth_token"]
-        claims["auth_app_id"] = checked["auth_app_id"]
+        claims["auth_app_id"] = frozenset({checked["auth_app_id"]})
     return AlipayAccount(
         mode=mode,
         app_id=app_id,
@@ -168,7 +164,7 @@ def _settings(mode: str, given: Mapping[str, str], gateways: GatewayRule) -> dic
     if mode == ISV:
         checked["auth_app_id"] = _matching(given, "auth_app_id", _APP_ID, "the merchant's app id, digits")
         _matching(given, "app_auth_token", _TOKEN, "the token as Alipay returned it")
-    checked["gateway"] = _checked_gateway(given.get("gateway", PRODUCTION_GATEWAY), gateways)
+    checked["gateway"] = gateways.checked(given.get("gateway", PRODUCTION_GATEWAY), example=PRODUCTION_GATEWAY)
     product_code = given.get("qr_product_code", QR_PRODUCT_CODES[0])
     if product_code not in QR_PRODUCT_CODES:
         raise AccountInvalid("qr_product_code", f"qr_product_code must be one of {', '.join(QR_PRODUCT_CODES)}")
@@ -180,38 +176,6 @@ def _matching(given: Mapping[str, str], name: str, pattern: re.Pattern[str], wan
     if pattern.fullmatch(given[name]) is None:
         raise AccountInvalid(name, f"{name} is not what Alipay issues: write {wanted}")
     return given[name]
-
-
-def _checked_gateway(url: str, gateways: GatewayRule) -> str:
-    """The gateway, if it may be used: requests carry the merchant's signature and answers decide about money."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as exc:
-        raise AccountInvalid("gateway", "gateway is no URL") from exc
-    plain = url.isascii() and url.isprintable() and " " not in url
-    if not plain or not parts.hostname or parts.username or parts.password or parts.query or parts.fragment:
-        raise AccountInvalid("gateway", f"gateway must look like {PRODUCTION_GATEWAY}, without user, query or fragment")
-    if parts.scheme == "https":
-        return url
-    if parts.scheme == "http":
-        if _is_loopback(parts.hostname):
-            return url
-        own = urlsplit(gateways.sandbox_url or "")
-        if own.scheme == "http" and (own.hostname, own.port) == (parts.hostname, port):
-            return url
-    raise AccountInvalid(
-        "gateway", "gateway must begin with https://; only this machine and the configured sandbox may do without"
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _parse_keys(given: Mapping[str, str], *, sealed: bool) -> _Keys:

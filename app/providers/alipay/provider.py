@@ -22,7 +22,7 @@ from app.clock import SHANGHAI, Clock
 from app.errors import InvalidAmount, InvalidInput
 from app.money import format_yuan
 from app.providers.alipay import account as accounts
-from app.providers.alipay.account import AlipayAccount, GatewayRule
+from app.providers.alipay.account import AlipayAccount
 from app.providers.alipay.answers import Answered, Judgement, judge_answer, text_field
 from app.providers.alipay.notifications import read_trade_notification
 from app.providers.alipay.signing import sign, string_to_sign
@@ -37,6 +37,7 @@ from app.providers.contract import (
     NeverOpened,
     NotClosed,
     Notification,
+    NotificationRefused,
     NotReached,
     PaymentMethod,
     PaymentReport,
@@ -45,6 +46,7 @@ from app.providers.contract import (
     ReportedStatus,
     Unknown,
 )
+from app.providers.gateways import GatewayRule
 from app.providers.transport import RawAnswer, post_form
 
 SUBJECT_LIMIT = 256
@@ -82,7 +84,8 @@ class AlipayProvider:
     """The Alipay adapter; stateless but for its tools. Every method may be called again with the same input."""
 
     name = "ALIPAY"
-    methods = frozenset({PaymentMethod.ALIPAY_PAGE, PaymentMethod.ALIPAY_WAP, PaymentMethod.ALIPAY_QR})
+    methods = frozenset(accounts.METHODS)
+    methods_with_payer: frozenset[PaymentMethod] = frozenset()
     modes: Sequence[str] = accounts.MODES
     # Close together while a person is paying, then every six hours; fifteen days come to seventy questions.
     query_schedule: Sequence[timedelta] = (
@@ -175,11 +178,15 @@ class AlipayProvider:
             return NotClosed(judged.words.code, judged.words.message)
         return judged.words
 
-    def read_notification(self, account: Account, headers: Mapping[str, str], body: bytes) -> Notification:
+    async def read_notification(
+        self, account: Account, headers: Mapping[str, str], body: bytes, *, tail: str = ""
+    ) -> Notification:
         """Verified on the received bytes, by rule V1 and then V2. Raises NotificationRefused for anything else."""
+        if tail:
+            raise NotificationRefused("malformed", "Alipay's notifications come on the account's own path")
         return read_trade_notification(_opened(account), headers, body)
 
-    def acknowledge(self, *, accepted: bool) -> Acknowledgement:
+    def acknowledge(self, account: Account, *, accepted: bool) -> Acknowledgement:
         """Exactly the seven bytes of "success" end the repeats; everything else asks for another."""
         if accepted:
             return Acknowledgement(200, b"success", "text/plain; charset=utf-8")

@@ -371,7 +371,7 @@ def test_no_single_change_of_a_signed_notice_changes_its_meaning(data: st.DataOb
 
 def test_acknowledgements_are_the_exact_bytes() -> None:
     provider = AlipayProvider(open_client(), Clock(), timeout_s=1.0)
-    accepted, refused = provider.acknowledge(accepted=True), provider.acknowledge(accepted=False)
+    accepted, refused = (provider.acknowledge(_ACCOUNT, accepted=word) for word in (True, False))
     assert (accepted.status_code, accepted.body, accepted.content_type) == (
         200,
         b"success",

@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -598,7 +598,8 @@ async def test_a_number_outside_alipays_alphabet_is_our_own_mistake(bench: Bench
 
 async def test_an_account_of_another_provider_is_refused(bench: Bench) -> None:
     class Other:
-        expected_claims = MappingProxyType({"app_id": APP_ID})
+        expected_claims = MappingProxyType({"app_id": frozenset({APP_ID})})
+        offers: Mapping[PaymentMethod, Sequence[str]] = MappingProxyType({})
 
     with pytest.raises(TypeError):
         await bench.provider.query_payment(Other(), NUMBER)
@@ -632,7 +633,7 @@ def test_any_amount_survives_the_way_out_and_the_way_back(fen: int) -> None:
     sent = json.loads(dict(parse_qsl(urlsplit(outcome.action["url"]).query))["biz_content"])["total_amount"]
     assert sent == f"{fen // 100}.{fen % 100:02d}"
     notice = PAID_NOTICE | {"total_amount": sent, "refund_fee": sent}
-    report = provider.read_notification(account, {}, signed_notice(notice)).report
+    report = asyncio.run(provider.read_notification(account, {}, signed_notice(notice))).report
     assert (report.amount_fen, report.refunded_fen) == (fen, fen)
 
 

@@ -1,0 +1,42 @@
+"""What one of WeChat's interfaces has to be able to do. The provider picks it by the mode of the merchant account.
+
+v3      v3, v3_certificate, v3_partner   JSON, RSA signatures, AES-GCM notifications
+v2      v2, v2_partner                   XML, MD5 or HMAC-SHA256
+cloud   cloud                            keyless calls from a container in WeChat's own cloud
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from app.providers.contract import (
+    Account,
+    Acknowledgement,
+    CloseOutcome,
+    CreateOutcome,
+    Notification,
+    PaymentRequest,
+    QueryOutcome,
+)
+
+
+class Dialect(Protocol):
+    """The methods mean what those of `contract.Provider` with the same beginning mean."""
+
+    modes: Sequence[str]
+
+    def seal(self, *, mode: str, fields: Mapping[str, str], now: datetime) -> tuple[dict[str, Any], dict[str, str]]: ...
+
+    def open(self, *, mode: str, settings: Mapping[str, Any], credentials: Mapping[str, str]) -> Account: ...
+
+    async def create(self, account: Account, request: PaymentRequest) -> CreateOutcome: ...
+
+    async def query(self, account: Account, out_trade_no: str) -> QueryOutcome: ...
+
+    async def close(self, account: Account, out_trade_no: str) -> CloseOutcome: ...
+
+    async def read_notification(
+        self, account: Account, headers: Mapping[str, str], body: bytes, tail: str
+    ) -> Notification: ...
+
+    def acknowledge(self, account: Account, *, accepted: bool) -> Acknowledgement: ...
