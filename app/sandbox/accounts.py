@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.sandbox.alipay import accounts as alipay
+from app.sandbox.wechat import accounts as wechat
 from app.sandbox.wechat import open_platform_apps as wechat_apps
 from app.sandbox.world import Record
 
@@ -34,6 +35,7 @@ class Bookkeeping:
 
 PROVIDERS: Mapping[str, Bookkeeping] = {
     alipay.PROVIDER: Bookkeeping(alipay.MAKERS, alipay.published, alipay.load_account),
+    wechat.PROVIDER: Bookkeeping(wechat.MAKERS, wechat.published, wechat.load_merchant),
     wechat_apps.PROVIDER: Bookkeeping(wechat_apps.MAKERS, wechat_apps.published, wechat_apps.load_app),
 }
 

@@ -27,13 +27,13 @@ from app.sandbox.control import Control
 from app.sandbox.deliveries import Deliveries
 from app.sandbox.faults import FaultQueue
 from app.sandbox.index import IndexPage
-from app.sandbox.wechat.open_platform import open_platform_part
+from app.sandbox.wechat.part import wechat_part
 from app.sandbox.wire import DroppableProtocol
 from app.sandbox.world import Ground, Part, World
 
 SHUTDOWN_GRACE_S = 1
 
-PARTS: tuple[Callable[[Ground], Part], ...] = (alipay_part, open_platform_part)
+PARTS: tuple[Callable[[Ground], Part], ...] = (alipay_part, wechat_part)
 
 
 def create_app(state_dir: Path, public_url: str, *, notify_hosts: Collection[str] = ()) -> Starlette:

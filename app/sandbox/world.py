@@ -12,6 +12,7 @@ from app.sandbox.desks import AnyDesk
 from app.sandbox.faults import FaultQueue
 
 Record = dict[str, str]
+Callback = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Part:
 
     routes: list[BaseRoute]
     desks: tuple[AnyDesk, ...] = ()
-    resets: list[Callable[[], None]] = field(default_factory=list)
+    resets: list[Callback] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

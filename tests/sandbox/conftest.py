@@ -46,7 +46,7 @@ async def merchant() -> AsyncIterator[MerchantServer]:
 
 @pytest.fixture(scope="session")
 def accounts(sandbox_directory: Path, sandbox_url: str) -> dict[str, dict[str, str]]:
-    """The published accounts by mode."""
+    """The published accounts by mode; no two providers have a mode in common."""
     return {account["mode"]: account for account in load_or_create_accounts(sandbox_directory, sandbox_url)}
 
 
