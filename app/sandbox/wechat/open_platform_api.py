@@ -76,7 +76,7 @@ class OpenPlatformApi:
             call = _Call(request.query_params, await _read_body(request))
             self._ground.calls.record(endpoint.name, "")
             if request.method != endpoint.verb:
-                return _refused(endpoint, OpenPlatformRefusal(43002 if endpoint.verb == "POST" else 47001))
+                return _refused(endpoint, OpenPlatformRefusal(43002 if endpoint.verb == "POST" else 43001))
             fault = self._ground.faults.take(endpoint.name, "")
             return _worked(endpoint, call) if fault is None else await _go_wrong(endpoint, call, fault)
 

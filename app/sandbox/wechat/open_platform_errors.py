@@ -32,6 +32,7 @@ MESSAGES = {
     42001: "access_token expired",
     42002: "refresh_token expired",
     42003: "oauth_code expired",
+    43001: "require GET method",
     43002: "require POST method",
     44002: "empty post data",
     44990: "reach max api second frequence limit",
