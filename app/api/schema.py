@@ -23,6 +23,7 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
 from app.api.activation import ActivationMutation, ActivationQuery
+from app.api.explanations import ExplanationQuery
 from app.api.flows import FlowMutation, FlowQuery
 from app.api.merchants import MerchantMutation, MerchantQuery
 from app.api.orders import OrderQuery
@@ -32,8 +33,8 @@ from app.api.subscriptions import Subscription
 
 
 @strawberry.type
-class Query(ActivationQuery, PaymentQuery, OrderQuery, MerchantQuery, FlowQuery):
-    """Every query needs a token."""
+class Query(ActivationQuery, PaymentQuery, OrderQuery, MerchantQuery, FlowQuery, ExplanationQuery):
+    """Every query needs a token, but for explainWechatError."""
 
 
 @strawberry.type

@@ -174,6 +174,10 @@ OPERATIONS: dict[str, tuple[str, dict[str, str]]] = {
         "{ merchantAccounts { id } }",
         {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "data"},
     ),
+    "explainWechatError": (
+        '{ explainWechatError(message: "?") { explanation } }',
+        {"anonymous": "null", "owner": "null", "stranger": "null", "admin": "null"},
+    ),
     "flowRuns": ("{ flowRuns { id } }", {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "[]"}),
     "retryFlowRun": (
         'mutation { retryFlowRun(id: "1") { id } }',

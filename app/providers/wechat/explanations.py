@@ -201,7 +201,7 @@ _CREDENTIAL_EXPIRED = Explanation(
 )
 _MISSING_PACKAGE = Explanation(
     'The page passed no usable prepay_id. `package` must be the text "prepay_id=…" exactly as it came in the action of '
-    "the payment, and all fields must keep their upper and lower case; start a new payment if it is older than two hours.",
+    "the payment, and all fields must keep their upper and lower case; after two hours, start a new payment.",
     "页面未传入有效的 package：须为支付返回的「prepay_id=…」原样，且参数大小写不变；超过 2 小时请重新发起支付。",
 )
 _CANCELLED = Explanation(
