@@ -8,6 +8,7 @@ until it expires, so that a busy caller costs one verification.
 
 import asyncio
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,10 @@ _ASYMMETRIC: Final = frozenset(
 # The kind of key ("kty") behind the first letters of an algorithm.
 _KEY_KINDS: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 
+_WECHAT_CLAIM: Final = "wechat"
+# Application ids and openids: `openid` of the payment calls is at most 128 characters.
+_WECHAT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
+
 # The clocks of two honest machines differ by seconds.
 _LEEWAY: Final = timedelta(seconds=5)
 _TOKEN_LIMIT: Final = 8192
@@ -47,6 +52,14 @@ _log = structlog.stdlib.get_logger("shouyin.auth")
 
 
 @dataclass(frozen=True, slots=True)
+class WechatIdentity:
+    """Who a caller is at WeChat: an openid belongs to one application."""
+
+    app_id: str
+    openid: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """A caller whose token was checked. `sub` is compared with an order's owner column."""
 
@@ -54,6 +67,8 @@ class Principal:
     roles: frozenset[str] = field(default_factory=frozenset)
     is_admin: bool = False
     expires_at: datetime | None = None
+    # from a token that `wechatLogin` or the OAuth route gave
+    wechat: WechatIdentity | None = None
 
 
 class Authenticator:
@@ -129,8 +144,19 @@ class Authenticator:
         return await self._keys.find(algorithm, key_id if isinstance(key_id, str) else None)
 
 
+def can_issue_tokens(config: Config) -> bool:
+    """Whether tokens are checked with a shared secret here, so that we may sign some ourselves."""
+    return config.jwt_secret is not None and any(name in _SYMMETRIC for name in config.jwt_algorithms)
+
+
 def issue_token(
-    config: Config, sub: str, roles: Sequence[str] = (), *, ttl: timedelta, clock: Clock | None = None
+    config: Config,
+    sub: str,
+    roles: Sequence[str] = (),
+    *,
+    ttl: timedelta,
+    clock: Clock | None = None,
+    wechat: WechatIdentity | None = None,
 ) -> str:
     """A token this deployment accepts; for development and for logins it performs itself.
 
@@ -149,6 +175,8 @@ def issue_token(
     for name in outer:
         place = place.setdefault(name, {})
     place[last] = list(roles)
+    if wechat is not None:
+        claims[_WECHAT_CLAIM] = {"app_id": wechat.app_id, "openid": wechat.openid}
     return jwt.encode(claims, config.jwt_secret.reveal(), algorithm=usable[0])
 
 
@@ -178,7 +206,13 @@ def _read_claims(claims: Mapping[str, Any], config: Config, now: datetime) -> Pr
     if "nbf" in claims and _instant(claims["nbf"], "nbf") - _LEEWAY > now:
         raise _refused("it is not valid yet (nbf)")
     roles = _read_roles(claims, config.jwt_roles_claim)
-    return Principal(sub=sub, roles=roles, is_admin=config.admin_role in roles, expires_at=expires_at)
+    return Principal(
+        sub=sub,
+        roles=roles,
+        is_admin=config.admin_role in roles,
+        expires_at=expires_at,
+        wechat=_read_wechat(claims.get(_WECHAT_CLAIM)),
+    )
 
 
 def _instant(value: object, name: str) -> datetime:
@@ -204,6 +238,17 @@ def _read_roles(claims: Mapping[str, Any], path: str) -> frozenset[str]:
     if isinstance(value, list):
         return frozenset(role for role in value if isinstance(role, str))
     return frozenset()
+
+
+def _read_wechat(claim: object) -> WechatIdentity | None:
+    """The identity a login put in; None for anything that is not exactly one."""
+    if not isinstance(claim, Mapping):
+        return None
+    app_id, openid = claim.get("app_id"), claim.get("openid")
+    for text in (app_id, openid):
+        if not isinstance(text, str) or _WECHAT_ID.fullmatch(text) is None:
+            return None
+    return WechatIdentity(app_id=str(app_id), openid=str(openid))
 
 
 def _refused(reason: str, *, zh: str = "令牌无效，请重新登录") -> Unauthenticated:

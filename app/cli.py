@@ -234,6 +234,80 @@ def account_list(*, as_json: bool) -> None:
 
 
 @commands.group()
+def wechat() -> None:
+    """WeChat applications: logins, links, and files that prove a domain."""
+
+
+@wechat.group("app")
+def wechat_app() -> None:
+    """Mini-programs and official accounts. Nothing ever shows a secret again."""
+
+
+@wechat_app.command("add")
+@click.option("--app-id", required=True, help="AppID, wx…")
+@click.option("--kind", required=True, type=click.Choice(["mini_program", "official_account"]))
+@click.option("--name", help="How people call it; the id unless given.")
+@click.option("--secret-file", type=click.File("r"), help="AppSecret; - is standard input. Asked for unless given.")
+@click.option("--gateway", help="https://api.weixin.qq.com unless given.")
+@click.option("--authorize-gateway", help="https://open.weixin.qq.com unless given.")
+@click.option("--link-page", "link_pages", multiple=True, help="A page that any caller may link to; may be repeated.")
+def wechat_app_add(
+    *,
+    app_id: str,
+    kind: str,
+    name: str | None,
+    secret_file: Any,
+    gateway: str | None,
+    authorize_gateway: str | None,
+    link_pages: tuple[str, ...],
+) -> None:
+    """Add an application, or change one: what is left out stays, but for the secret."""
+    from app.wechat.apps import SaveWechatApp, WechatAppKind
+
+    secret = secret_file.read().strip() if secret_file else click.prompt("AppSecret", hide_input=True)
+    wanted = SaveWechatApp(
+        app_id=app_id,
+        kind=WechatAppKind(kind),
+        name=name or app_id,
+        secret=secret,
+        gateway=gateway,
+        authorize_gateway=authorize_gateway,
+        link_pages=link_pages or None,
+    )
+    saved = _with_runtime(lambda runtime: runtime.wechat.apps.save(_operator(), wanted))
+    click.echo(f"saved {saved.kind} {saved.app_id}: {saved.name}")
+
+
+@wechat_app.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def wechat_app_list(*, as_json: bool) -> None:
+    """List the applications, without secrets."""
+    rows = _with_runtime(lambda runtime: runtime.wechat.apps.list(_operator()))
+    if as_json:
+        names = ("app_id", "kind", "name", "gateway", "authorize_gateway", "link_pages", "files")
+        click.echo(json.dumps([{key: getattr(row, key) for key in names} for row in rows], indent=2, default=list))
+        return
+    for row in rows:
+        click.echo(f"{row.app_id:20} {row.kind:16} {row.name}  {' '.join(row.files)}".rstrip())
+
+
+@wechat.command("file")
+@click.option("--app-id", required=True, help="Whose file it is.")
+@click.option("--remove", is_flag=True, help="Serve it no longer.")
+@click.argument("path", type=click.Path(path_type=Path))
+def wechat_file(*, app_id: str, remove: bool, path: Path) -> None:
+    """Serve a file that WeChat's console gave, such as MP_verify_….txt, from the site's root."""
+    try:
+        content = None if remove else path.read_text("ascii")
+    except (OSError, ValueError) as exc:
+        raise OneLine(f"{path}: cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
+    _with_runtime(
+        lambda runtime: runtime.wechat.apps.set_file(_operator(), app_id=app_id, name=path.name, content=content)
+    )
+    click.echo(f"/{path.name} is {'gone' if remove else 'served'}")
+
+
+@commands.group()
 def flows() -> None:
     """Runs of the merchant's flows."""
 
@@ -267,8 +341,14 @@ def keys() -> None:
 
 @keys.command("reseal")
 def keys_reseal() -> None:
-    """Seal every account with the first key of MASTER_KEYS; afterwards the others may be removed."""
-    changed, kept = _with_runtime(lambda runtime: runtime.accounts.reseal(_operator()))
+    """Seal all credentials with the first key of MASTER_KEYS; afterwards the others may be removed."""
+
+    async def resealed(runtime: "Runtime") -> tuple[int, int]:
+        accounts = await runtime.accounts.reseal(_operator())
+        apps = await runtime.wechat.apps.reseal(_operator())
+        return accounts[0] + apps[0], accounts[1] + apps[1]
+
+    changed, kept = _with_runtime(resealed)
     click.echo(f"re-sealed {changed}, already sealed with the first key {kept}")
 
 

@@ -63,6 +63,8 @@ class Config:
     jwt_issuer: str | None
     jwt_roles_claim: str
     admin_role: str
+    # how long a token of a WeChat login lasts
+    wechat_login: timedelta
     flows: str | None
     minimum_amount_fen: int
     maximum_amount_fen: int
@@ -115,6 +117,7 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         jwt_issuer=env.optional("JWT_ISSUER"),
         jwt_roles_claim=env.text("JWT_ROLES_CLAIM", "roles"),
         admin_role=env.text("ADMIN_ROLE", "admin"),
+        wechat_login=timedelta(seconds=env.whole("WECHAT_LOGIN_S", 86400, low=60, high=86400 * 30)),
         flows=env.optional("FLOWS"),
         minimum_amount_fen=env.parsed("MINIMUM_AMOUNT", parse_yuan, "0.02"),
         maximum_amount_fen=env.parsed("MAXIMUM_AMOUNT", parse_yuan, "100000000"),

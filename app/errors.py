@@ -5,7 +5,9 @@
     │   ├── Unauthenticated  Forbidden  NotFound
     │   ├── InvalidInput  InvalidAmount  AmountMismatch  QueryTooComplex
     │   ├── OrderNotFound  OrderAlreadyPaid  IdempotencyConflict
-    │   └── PaymentsNotActive  PlanExpired  MethodNotConfigured
+    │   ├── PaymentsNotActive  PlanExpired  MethodNotConfigured
+    │   ├── WechatCodeInvalid  WechatStateInvalid  WechatLoginRefused
+    │   └── WechatUserBlocked  WechatSnapshotUser  WechatRateLimited  WechatAppMisconfigured
     └── ProviderError          the provider is at fault, or its answer is missing
         ├── ProviderRejected       it said no; nothing was charged
         ├── ProviderUnavailable    it was not reached; nothing was sent
@@ -132,6 +134,55 @@ class MethodNotConfigured(CallerError):
 
     code = "METHOD_NOT_CONFIGURED"
     default_zh = "该支付方式尚未配置商户账号"
+
+
+class WechatCodeInvalid(CallerError):
+    """WeChat does not take this login code, or no longer: it is used, expired, or another application's."""
+
+    code = "WECHAT_CODE_INVALID"
+    default_zh = "微信登录凭证无效，请重新登录"
+
+
+class WechatStateInvalid(CallerError):
+    """A login that comes back was not begun in this browser, or too long ago."""
+
+    code = "WECHAT_STATE_INVALID"
+    default_zh = "登录请求已失效，请返回页面重新登录"
+
+
+class WechatLoginRefused(CallerError):
+    """The user did not agree to log in with WeChat."""
+
+    code = "WECHAT_LOGIN_REFUSED"
+    default_zh = "你取消了微信授权"
+
+
+class WechatUserBlocked(CallerError):
+    """WeChat lets this user not log in: the account is at risk, or may not use the application."""
+
+    code = "WECHAT_USER_BLOCKED"
+    default_zh = "该微信账号存在风险，暂时无法登录"
+
+
+class WechatSnapshotUser(CallerError):
+    """The page is shown in WeChat's preview mode, whose user is nobody."""
+
+    code = "WECHAT_SNAPSHOT_USER"
+    default_zh = "当前为预览模式，请点击页面右下角“使用完整服务”后再登录"
+
+
+class WechatRateLimited(CallerError):
+    """Too many calls for this user or application; try again in a minute."""
+
+    code = "WECHAT_RATE_LIMITED"
+    default_zh = "操作过于频繁，请一分钟后再试"
+
+
+class WechatAppMisconfigured(CallerError):
+    """WeChat refuses our application itself; for an administrator to mend."""
+
+    code = "WECHAT_APP_MISCONFIGURED"
+    default_zh = "微信应用配置有误，请联系管理员"
 
 
 class QueryTooComplex(CallerError):

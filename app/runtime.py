@@ -23,6 +23,7 @@ from app.providers.registry import build_registry
 from app.providers.transport import open_client
 from app.realtime import Realtime, RealtimeMetrics, Source
 from app.vault import Vault
+from app.wechat import Wechat, build_wechat
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Runtime:
     payments: Payments
     inbox: Inbox
     flows: Flows
+    wechat: Wechat
     realtime: Realtime
     opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -122,6 +124,7 @@ def _assemble(
             timeout_s=config.flow_timeout_s,
             attempts=config.flow_attempts,
         ),
+        wechat=build_wechat(config, clock, database, http),
         realtime=live,
     )
 

@@ -12,6 +12,7 @@ from app.auth import Principal
 from app.db import migrate
 from app.local.demo import create_demo_table
 from app.runtime import Runtime
+from app.wechat.apps import SaveWechatApp, WechatAppKind
 
 _BINDING = Binding(
     order_table="public.orders",
@@ -23,6 +24,7 @@ _BINDING = Binding(
     refunded_status="refunded",
 )
 _PREFIX = "Sandbox "
+_WECHAT_APP = "WECHAT_APP"
 
 
 async def migrate_shop(database_url: str) -> list[str]:
@@ -49,6 +51,26 @@ async def open_shop(runtime: Runtime, operator: Principal, records: Sequence[dic
     for name, row in known.items():
         if name.startswith(_PREFIX) and row.enabled != (name in wanted):
             await runtime.accounts.set_enabled(operator, row.id, enabled=name in wanted)
+    return done + await _open_wechat_apps(runtime, operator, records)
+
+
+async def _open_wechat_apps(runtime: Runtime, operator: Principal, records: Sequence[dict[str, str]]) -> list[str]:
+    """The sandbox's mini-program and official account; saved again when the sandbox has others under their ids."""
+    done = []
+    known = {row.app_id: row.name for row in await runtime.wechat.apps.list(operator)}
+    for record in records:
+        if record["provider"] != _WECHAT_APP or known.get(record["app_id"]) == _name(record):
+            continue
+        wanted = SaveWechatApp(
+            app_id=record["app_id"],
+            kind=WechatAppKind(record["mode"]),
+            name=_name(record),
+            secret=record["secret"],
+            gateway=record["gateway"],
+            authorize_gateway=record["authorize_gateway"],
+        )
+        await runtime.wechat.apps.save(operator, wanted)
+        done.append(f"opened {_WECHAT_APP} {record['mode']}")
     return done
 
 

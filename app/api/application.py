@@ -2,6 +2,8 @@
 
     /graphql             GraphQL over HTTP, SSE, WebSocket; GraphiQL in a browser
     /notify/…            providers
+    /wechat/oauth/…      a WeChat login in the browser
+    /….txt               files that prove the domain to WeChat
     /healthz /readyz /metrics
     everything else      the web pages (Starlette)
 
@@ -27,6 +29,7 @@ from app.api.http import GraphQLEndpoint
 from app.api.notify import NotifyEndpoint
 from app.api.schema import graphql_schema
 from app.api.websocket import Socket
+from app.api.wechat_pages import FILE_PATH, WechatPages
 from app.config import Config
 from app.runtime import Runtime
 from app.web.demo import DemoBackend
@@ -91,6 +94,7 @@ class Application:
         headers = [(name.lower().encode(), value.encode()) for name, value in page_headers(config).items()]
         self._graphql = GraphQLEndpoint(runtime, self._engine, connections, page, headers)
         self._notify = NotifyEndpoint(runtime)
+        self._wechat = WechatPages(runtime)
         self._health = HealthEndpoints(runtime, connections)
         demo = DemoBackend(config, runtime.db, runtime.clock, runtime.auth) if config.demo else None
         self._pages = Starlette(routes=web_routes(config, demo))
@@ -136,6 +140,10 @@ class Application:
                 await self._health.ready(send)
             case "/metrics":
                 await self._health.metrics(scope, send)
+            case "/wechat":
+                await self._wechat.oauth(scope, send)
+            case "/.txt" if await self._wechat.file(scope, send):
+                pass
             case _:
                 await self._pages(scope, receive, send)
 
@@ -191,6 +199,10 @@ def _route(path: str) -> str:
     """The route's name, from a small fixed set: it labels metrics."""
     if path in ("/graphql", "/healthz", "/readyz", "/metrics"):
         return path
+    if path.startswith("/wechat/oauth/"):
+        return "/wechat"
+    if FILE_PATH.fullmatch(path):
+        return "/.txt"
     return "/notify" if path.startswith(("/notify/", "/internal/notify/")) else "/"
 
 

@@ -30,16 +30,17 @@ from app.api.orders import OrderQuery
 from app.api.payments import PaymentMutation, PaymentQuery
 from app.api.scalars import YUAN, Yuan
 from app.api.subscriptions import Subscription
+from app.api.wechat import WechatMutation, WechatQuery
 
 
 @strawberry.type
-class Query(ActivationQuery, PaymentQuery, OrderQuery, MerchantQuery, FlowQuery, ExplanationQuery):
+class Query(ActivationQuery, PaymentQuery, OrderQuery, MerchantQuery, FlowQuery, ExplanationQuery, WechatQuery):
     """Every query needs a token, but for explainWechatError."""
 
 
 @strawberry.type
-class Mutation(PaymentMutation, ActivationMutation, MerchantMutation, FlowMutation):
-    """Every mutation needs a token."""
+class Mutation(PaymentMutation, ActivationMutation, MerchantMutation, FlowMutation, WechatMutation):
+    """Every mutation needs a token, but for wechatLogin."""
 
 
 SCHEMA: Final = strawberry.Schema(

@@ -178,6 +178,23 @@ OPERATIONS: dict[str, tuple[str, dict[str, str]]] = {
         '{ explainWechatError(message: "?") { explanation } }',
         {"anonymous": "null", "owner": "null", "stranger": "null", "admin": "null"},
     ),
+    "wechatApps": ("{ wechatApps { appId } }", {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "[]"}),
+    "wechatLogin": (
+        'mutation { wechatLogin(code: "c", appId: "wx0000000000000000") { token } }',
+        {"anonymous": "INVALID_INPUT", "owner": "INVALID_INPUT", "stranger": "INVALID_INPUT", "admin": "INVALID_INPUT"},
+    ),
+    "createWechatLink": (
+        'mutation { createWechatLink(input: {appId: "wx0000000000000000", kind: URL_LINK}) { url } }',
+        {"owner": "INVALID_INPUT", "stranger": "INVALID_INPUT", "admin": "INVALID_INPUT"},
+    ),
+    "saveWechatApp": (
+        'mutation { saveWechatApp(input: {appId: "?", kind: MINI_PROGRAM, name: "n"}) { appId } }',
+        {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "INVALID_INPUT"},
+    ),
+    "setWechatVerificationFile": (
+        'mutation { setWechatVerificationFile(appId: "wx0000000000000000", name: "a.txt", content: "b") { appId } }',
+        {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "INVALID_INPUT"},
+    ),
     "flowRuns": ("{ flowRuns { id } }", {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "[]"}),
     "retryFlowRun": (
         'mutation { retryFlowRun(id: "1") { id } }',
