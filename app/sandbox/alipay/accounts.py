@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -68,9 +69,8 @@ def published(record: Mapping[str, str], public_url: str) -> dict[str, str]:
 
 def load_account(record: Mapping[str, str]) -> Account:
     app_public_key = load_pem_public_key(record["app_public_key"].encode())
-    alipay_private_key = load_pem_private_key(record[ALIPAY_SIDE_ONLY].encode(), password=None)
+    alipay_private_key = _load_private_key(record[ALIPAY_SIDE_ONLY])
     assert isinstance(app_public_key, RSAPublicKey)
-    assert isinstance(alipay_private_key, RSAPrivateKey)
     has_certificates = record["mode"] == "certificate"
     return Account(
         mode=record["mode"],
@@ -84,6 +84,14 @@ def load_account(record: Mapping[str, str]) -> Account:
         alipay_cert_sn=_sn_of(record["alipay_cert"]) if has_certificates else None,
         alipay_root_cert_sn=root_certificate_sn(record["alipay_root_cert"]) if has_certificates else None,
     )
+
+
+# Opening a key takes 30 ms, and there are few: a sandbox reads its records four times, a test suite a thousand times.
+@cache
+def _load_private_key(pem: str) -> RSAPrivateKey:
+    key = load_pem_private_key(pem.encode(), password=None)
+    assert isinstance(key, RSAPrivateKey)
+    return key
 
 
 def _public_key_record() -> dict[str, str]:

@@ -16,7 +16,7 @@ import string
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -62,6 +62,11 @@ class SigningKey:
     @property
     def public_pem(self) -> str:
         return _public_pem(self.private_key)
+
+    @property
+    def certificate_pem(self) -> str:
+        assert self.certificate is not None, "a public key has none"
+        return _pem(self.certificate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +186,19 @@ def _load_v3_keys(record: Mapping[str, str]) -> V3Keys:
 
 
 def _load_client_certificate(record: Mapping[str, str]) -> x509.Certificate:
-    archive = base64.b64decode(record["client_certificate_p12"], validate=True)
-    _, certificate, _ = pkcs12.load_key_and_certificates(archive, record["mch_id"].encode())
+    return _open_archive(base64.b64decode(record["client_certificate_p12"], validate=True), record["mch_id"])
+
+
+# Opening a key takes 30 ms, and there are few: a sandbox reads its records four times, a test suite a thousand times.
+@cache
+def _open_archive(archive: bytes, password: str) -> x509.Certificate:
+    _, certificate, _ = pkcs12.load_key_and_certificates(archive, password.encode())
     if certificate is None:
         raise ValueError("the client certificate archive holds no certificate")
     return certificate
 
 
+@cache
 def _load_private_key(pem: str) -> RSAPrivateKey:
     key = load_pem_private_key(pem.encode(), password=None)
     if not isinstance(key, RSAPrivateKey):
