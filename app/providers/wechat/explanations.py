@@ -162,6 +162,12 @@ _BY_CODE: dict[str, Explanation] = {
     ),
     "MCHNOTEXISTS": _NO_MERCHANT,
     "MCHIDNOTEXIST": _NO_MERCHANT,
+    # Ours: WeChat cannot know that we hold another key than the one it encrypts with.
+    "APIV3KEYWRONG": Explanation(
+        "What WeChat encrypted for this merchant cannot be opened with apiv3_key. Write the APIv3 key as set in the "
+        "merchant platform under API安全 (not the APIv2 key).",
+        "APIv3 密钥不正确，无法解密微信返回的内容：请填写商户平台「API安全」中设置的 APIv3 密钥（不是 APIv2 密钥）。",
+    ),
     "APPIDNOTEXIST": Explanation(
         "WeChat does not know this app id. Check appid, and the lists of app ids if there are any.",
         "appid 不存在：请检查 appid 配置。",
