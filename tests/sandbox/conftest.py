@@ -11,6 +11,7 @@ from app.sandbox.main import run_in_process
 from tests.sandbox.alipay.client import AlipayClient
 from tests.sandbox.handle import SandboxHandle
 from tests.sandbox.merchant_server import MerchantServer, running_merchant_server
+from tests.sandbox.wechat.client import WechatClient
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +65,19 @@ def certificate_alipay(sandbox: SandboxHandle, accounts: dict[str, dict[str, str
 @pytest.fixture
 def isv_alipay(sandbox: SandboxHandle, accounts: dict[str, dict[str, str]]) -> AlipayClient:
     return AlipayClient(accounts["isv"], sandbox.http)
+
+
+@pytest.fixture
+def wechat(sandbox: SandboxHandle, accounts: dict[str, dict[str, str]]) -> WechatClient:
+    """A merchant in public-key mode, at a freshly reset sandbox."""
+    return WechatClient(accounts["v3"], sandbox.http)
+
+
+@pytest.fixture
+def certificate_wechat(sandbox: SandboxHandle, accounts: dict[str, dict[str, str]]) -> WechatClient:
+    return WechatClient(accounts["v3_certificate"], sandbox.http)
+
+
+@pytest.fixture
+def partner_wechat(sandbox: SandboxHandle, accounts: dict[str, dict[str, str]]) -> WechatClient:
+    return WechatClient(accounts["v3_partner"], sandbox.http)

@@ -2,13 +2,19 @@
 
 from starlette.routing import BaseRoute
 
+from app.sandbox.wechat import v2, v3
 from app.sandbox.wechat.platform import WeChat
+from app.sandbox.wechat.signers import Signers
 from app.sandbox.world import Ground, Part
 
 
 def wechat_part(ground: Ground) -> Part:
     wechat = WeChat.on(ground)
+    signers = Signers(ground.clock)
+    wechat.resets.append(signers.reset)
     routes: list[BaseRoute] = [
+        *v3.routes(wechat, signers),
+        *v2.routes(wechat),
         *wechat.open_platform.routes(),
     ]
     return Part(routes=routes, desks=(wechat.desk,), resets=wechat.resets)

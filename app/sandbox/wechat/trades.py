@@ -165,6 +165,10 @@ class Credential:
     def code_url(self) -> str:
         return f"weixin://wxpay/bizpayurl?pr={self.code}"
 
+    def h5_url(self, public_url: str) -> str:
+        """Where the payer's browser goes; `&redirect_url=` may be appended for the way back."""
+        return f"{public_url}/wechat/h5/checkmweb?prepay_id={self.prepay_id}&package={self.package}"
+
     @property
     def expires_at(self) -> datetime:
         life = H5_URL_LIFE if self.trade.order.product is Product.H5 else CREDENTIAL_LIFE
