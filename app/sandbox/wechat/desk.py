@@ -74,8 +74,8 @@ class Desk:
         if not payment.notify or not trade.order.channel.notify_url(trade):
             return []
         if payment.distinct_ids:
-            return [await self._notify(trade, payment, copies=1) for _ in range(payment.times)]
-        return [await self._notify(trade, payment, copies=payment.times)]
+            return [await self.notify(trade, payment, copies=1) for _ in range(payment.times)]
+        return [await self.notify(trade, payment, copies=payment.times)]
 
     async def close(self, trade: Trade, *, notify: bool) -> list[Notice]:
         """WeChat closes an unpaid order. It never sends a notice of that."""
@@ -83,7 +83,8 @@ class Desk:
             self._book.close(trade)
         return []
 
-    async def _notify(self, trade: Trade, payment: Payment, *, copies: int) -> Notice:
+    async def notify(self, trade: Trade, payment: Payment, *, copies: int = 1) -> Notice:
+        """Send the notice of a paid order whose channel has somewhere to send it to."""
         channel, notify_id = trade.order.channel, str(uuid.uuid4())
         notice = Notice(
             notify_id=notify_id,

@@ -68,6 +68,18 @@ class TradeRefusal(Exception):
         self.trade = trade
 
 
+@dataclass(frozen=True, slots=True)
+class ClientCall:
+    """What a page hands to WeChat's client to pay an order. All texts, as they were given."""
+
+    app_id: str
+    time_stamp: str
+    nonce_str: str
+    package: str
+    sign_type: str
+    pay_sign: str
+
+
 class Channel(Protocol):
     """How an order was made (v3, v2, cloud), and so how its notices are written and answered."""
 
@@ -90,6 +102,10 @@ class Channel(Protocol):
         ...
 
     def is_acknowledged(self, status: int, body: bytes) -> bool: ...
+
+    def is_signed(self, trade: "Trade", call: ClientCall) -> bool:
+        """Whether `pay_sign` is the merchant's over the other parameters, by the `sign_type` this order wants."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

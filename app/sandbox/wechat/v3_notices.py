@@ -13,8 +13,8 @@ from app.sandbox.clock import BEIJING
 from app.sandbox.deliveries import Message
 from app.sandbox.desks import Payment
 from app.sandbox.wechat.signers import SignatureKind, Signers, v3_keys
-from app.sandbox.wechat.signing import encrypted
-from app.sandbox.wechat.trades import Trade
+from app.sandbox.wechat.signing import encrypted, verified
+from app.sandbox.wechat.trades import ClientCall, Trade
 from app.sandbox.wechat.v3_orders import trade_fields
 
 RETRY_GAPS = tuple(
@@ -53,6 +53,12 @@ class V3Channel:
     def is_acknowledged(self, status: int, body: bytes) -> bool:
         """The status decides; the body is for people."""
         return status in (200, 204)
+
+    def is_signed(self, trade: Trade, call: ClientCall) -> bool:
+        """Source: pay.weixin.qq.com/doc/v3/merchant/4012365339, read 2026-09."""
+        message = "".join(f"{line}\n" for line in (call.app_id, call.time_stamp, call.nonce_str, call.package))
+        key = v3_keys(trade.merchant).merchant_key
+        return call.sign_type == "RSA" and verified(key, message.encode(), call.pay_sign)
 
     def _message(
         self, trade: Trade, payment: Payment, notify_id: str, sent_at: datetime, kind: SignatureKind
