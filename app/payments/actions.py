@@ -9,7 +9,7 @@ close:   question → provider closes → question → CLOSED
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -189,6 +189,7 @@ class Payments:
         """
         now = self._clock.now()
         provider = self._provider_for(request, now)
+        request = _with_payer(caller, request, provider)
         number = new_out_trade_no(now)
         expires_at = now + (request.expires_in or self._limits.default_expiry)
         draft = self._request(request, number, now, expires_at)
@@ -384,6 +385,16 @@ class Payments:
         row = await self._db.one("payment.find", payment_id)
         assert row is not None, "payments are never deleted while the feature is on"
         return read_payment(row)
+
+
+def _with_payer(caller: Principal, request: CreatePayment, provider: Provider) -> CreatePayment:
+    """The request with the payer of the caller's own WeChat login, where the method needs one and none is named."""
+    known = caller.wechat
+    if known is None or request.method not in provider.methods_with_payer:
+        return request
+    if request.app_id in (None, known.app_id) and request.openid in (None, known.openid):
+        return replace(request, openid=known.openid, app_id=known.app_id)
+    return request
 
 
 def may_see(caller: Principal, owner: str | None) -> bool:
