@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 import httpx
 
 from app.activation.binding import Activation
+from app.activation.permissions import Permissions
+from app.activation.plan import Plan
 from app.auth import Authenticator
 from app.clock import Clock
 from app.config import Config
@@ -38,6 +40,8 @@ class Runtime:
     metrics: Metrics
     accounts: MerchantAccounts
     activation: Activation
+    permissions: Permissions
+    plan: Plan
     payments: Payments
     inbox: Inbox
     flows: Flows
@@ -93,12 +97,15 @@ def _assemble(
     metrics = Metrics()
     providers = build_registry(http, clock, config.provider_timeout_s, sandbox_url=config.sandbox_url)
     accounts = MerchantAccounts(database, Vault(config.master_keys), clock, providers)
+    permissions, plan = Permissions(database, clock), Plan(database, clock)
     payments = Payments(
         database=database,
         accounts=accounts,
         clock=clock,
         bell=bell,
         metrics=metrics,
+        permissions=permissions,
+        plan=plan,
         limits=_limits(config),
         public_url=config.public_url,
     )
@@ -113,6 +120,8 @@ def _assemble(
         metrics=metrics,
         accounts=accounts,
         activation=Activation(database, clock, providers),
+        permissions=permissions,
+        plan=plan,
         payments=payments,
         inbox=Inbox(database=database, accounts=accounts, clock=clock, bell=bell, metrics=metrics),
         flows=Flows(

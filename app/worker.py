@@ -30,7 +30,7 @@ SWEEP_EVERY_S: Final = 3.0
 # Above what a whole fleet runs at once: arq reads only this many ids, and running jobs stay at the head of the queue.
 _QUEUE_READ_LIMIT: Final = 1000
 _REDIS_RETRY_S: Final = 2.0
-_FORGET_EVERY_S: Final = 3600.0
+_KEEP_HOUSE_EVERY_S: Final = 3600.0
 # What one kind of work makes for another, which then need not wait for Redis to say so.
 _MAKES: Final = {"notifications": "events", "payments": "events", "events": "flows"}
 
@@ -69,7 +69,7 @@ async def run_worker(config: Config) -> None:
     bells = {kind: asyncio.Event() for kind in work}
     tasks = [asyncio.create_task(_work_forever(kind, drain, bells), name=kind) for kind, drain in work.items()]
     tasks.append(asyncio.create_task(_answer_doorbell(runtime, bells), name="doorbell"))
-    tasks.append(asyncio.create_task(_forget_forever(runtime), name="retention"))
+    tasks.append(asyncio.create_task(_keep_house_forever(runtime), name="housekeeping"))
     stopped = asyncio.create_task(stopping.wait(), name="stopping")
     log.info("worker.started")
     try:
@@ -116,15 +116,16 @@ async def _work_forever(kind: str, drain: Callable[[], Awaitable[int]], bells: M
                 await bells[kind].wait()
 
 
-async def _forget_forever(runtime: Runtime) -> None:
+async def _keep_house_forever(runtime: Runtime) -> None:
     while True:
         try:
+            await runtime.plan.warn()
             forgotten = await forget_old_rows(runtime.db, runtime.clock, runtime.config.retention)
             if forgotten:
                 log.info("worker.forgot", rows=forgotten)
         except Exception as exc:
-            log.exception("worker.forget_failed", error=type(exc).__name__)
-        await asyncio.sleep(_FORGET_EVERY_S)
+            log.exception("worker.housekeeping_failed", error=type(exc).__name__)
+        await asyncio.sleep(_KEEP_HOUSE_EVERY_S)
 
 
 async def _answer_doorbell(runtime: Runtime, bells: Mapping[str, asyncio.Event]) -> None:

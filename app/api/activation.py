@@ -70,6 +70,23 @@ class ActivationQuery:
 
 @strawberry.type
 class ActivationMutation:
+    @strawberry.mutation(
+        description=(
+            "Sells or renews the plan payments run under, in force at once. After `expiresAt` new actions answer "
+            "PLAN_EXPIRED; results of what is under way are still taken. Administrators only."
+        )
+    )
+    async def set_plan(self, info: ApiInfo, plan: str, expires_at: datetime) -> PaymentFeature:
+        context = info.context
+        await context.runtime.plan.set(
+            context.administrator(),
+            plan,
+            expires_at,
+            correlation_id=context.correlation_id,
+            address=context.address,
+        )
+        return PaymentFeature.of(await context.runtime.activation.feature())
+
     @strawberry.mutation(description="Binds the order table, once. Administrators only.")
     async def activate_payments(self, info: ApiInfo, input: ActivatePaymentsInput) -> PaymentFeature:  # noqa: A002 — public
         context = info.context

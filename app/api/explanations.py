@@ -15,8 +15,8 @@ class WechatErrorExplanation:
 class ExplanationQuery:
     @strawberry.field(
         description=(
-            "What an error of `wx.requestPayment` or `WeixinJSBridge` means, such as JSAPI缺少参数 total_fee; null for a "
-            "text that is no known error. Needs no token."
+            "What an error of `wx.requestPayment` or `WeixinJSBridge` means, such as JSAPI缺少参数 total_fee; null "
+            "for a text that is no known error. Needs no token."
         )
     )
     def explain_wechat_error(self, message: str) -> WechatErrorExplanation | None:

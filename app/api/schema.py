@@ -28,18 +28,28 @@ from app.api.flows import FlowMutation, FlowQuery
 from app.api.merchants import MerchantMutation, MerchantQuery
 from app.api.orders import OrderQuery
 from app.api.payments import PaymentMutation, PaymentQuery
+from app.api.permissions import PermissionMutation, PermissionQuery
 from app.api.scalars import YUAN, Yuan
 from app.api.subscriptions import Subscription
 from app.api.wechat import WechatMutation, WechatQuery
 
 
 @strawberry.type
-class Query(ActivationQuery, PaymentQuery, OrderQuery, MerchantQuery, FlowQuery, ExplanationQuery, WechatQuery):
+class Query(
+    ActivationQuery,
+    PaymentQuery,
+    OrderQuery,
+    MerchantQuery,
+    PermissionQuery,
+    FlowQuery,
+    ExplanationQuery,
+    WechatQuery,
+):
     """Every query needs a token, but for explainWechatError."""
 
 
 @strawberry.type
-class Mutation(PaymentMutation, ActivationMutation, MerchantMutation, FlowMutation, WechatMutation):
+class Mutation(PaymentMutation, ActivationMutation, MerchantMutation, PermissionMutation, FlowMutation, WechatMutation):
     """Every mutation needs a token, but for wechatLogin."""
 
 

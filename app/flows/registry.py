@@ -21,7 +21,7 @@ from app.flows.results import PaymentResult
 FlowFunction = Callable[[Any, Any], Awaitable[None]]
 
 # Prefix of a function's name → trigger. Refunds and cycles join this table with their events.
-TRIGGERS: Final = {"on_payment": "payment"}
+TRIGGERS: Final = {"on_payment": "payment", "on_plan": "plan"}
 
 # Which events fire which trigger. An event that is in no row fires nothing.
 TRIGGER_OF_EVENT: Final = {
@@ -29,6 +29,7 @@ TRIGGER_OF_EVENT: Final = {
     "payment.failed": "payment",
     "payment.repeated": "payment",
     "payment.unknown": "payment",
+    "plan.expiring": "plan",
 }
 
 BUILT_IN: Final = "order_status"

@@ -8,6 +8,16 @@ from app.money import format_yuan
 
 
 @dataclass(frozen=True, slots=True)
+class PlanResult:
+    """The coming end of the plan, as a flow sees it: once 14, 7 and 1 days before."""
+
+    plan: str
+    expires_at: datetime
+    days: int
+    event_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class PaymentResult:
     """The result of a payment, as a flow sees it (Z10). Amounts are fen; `None` where there is none.
 

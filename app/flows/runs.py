@@ -21,7 +21,7 @@ from app.doorbell import Doorbell
 from app.drain import drain
 from app.errors import Forbidden, InvalidInput, NotFound
 from app.flows.registry import TRIGGER_OF_EVENT, Flow, set_order_status
-from app.flows.results import PaymentResult
+from app.flows.results import PaymentResult, PlanResult
 from app.metrics import Metrics
 from app.payments.model import whole_fen
 
@@ -120,17 +120,17 @@ class Flows:
             if row is None:
                 return
             structlog.contextvars.bind_contextvars(correlation_id=row["correlation_id"])
-            result = await _read_result(tx, row)
+            result = _read_plan(row) if row["trigger"] == "plan" else await _read_result(tx, row)
             flow = self._flows.get(row["flow"])
             if flow is None:
                 raise LookupError(
                     f"no flow {row['flow']!r} here: is FLOWS set on this worker, and to the right module?"
                 )
             async with asyncio.timeout(self._timeout_s):
-                if flow.run is None:
-                    await set_order_status(result, tx)
-                else:
+                if flow.run is not None:
                     await flow.run(result, tx.connection)
+                elif isinstance(result, PaymentResult):
+                    await set_order_status(result, tx)
             if await tx.one("flow.done", claimed["id"], self._clock.now(), row["transaction"]) is None:
                 # Trying again would repeat what it committed.
                 raise FlowGivenUp("it ended the transaction it was given: leave commit and rollback to the worker")
@@ -184,6 +184,16 @@ class Flows:
 
 def _read_run(row: Row) -> FlowRun:
     return FlowRun(**{name: row[name] for name in FlowRun.__slots__})
+
+
+def _read_plan(row: Row) -> PlanResult:
+    details = row["details"]
+    return PlanResult(
+        plan=details["plan"],
+        expires_at=datetime.fromisoformat(details["expires_at"]),
+        days=details["days"],
+        event_id=row["event_id"],
+    )
 
 
 async def _read_result(tx: Transaction, row: Row) -> PaymentResult:

@@ -17,6 +17,8 @@ from typing import Any, Final
 import orjson
 import structlog
 
+from app.activation.permissions import Action, Permissions, forbidden, roles_of
+from app.activation.plan import Plan, payments_not_active, plan_expired
 from app.auth import Principal
 from app.clock import SHANGHAI, Clock
 from app.db import Database, Row
@@ -31,8 +33,6 @@ from app.errors import (
     OrderAlreadyPaid,
     OrderNotFound,
     OutcomeUnknown,
-    PaymentsNotActive,
-    PlanExpired,
     ProviderError,
     ProviderRejected,
     ProviderUnavailable,
@@ -130,6 +130,8 @@ class Payments:
         clock: Clock,
         bell: Doorbell,
         metrics: Metrics,
+        permissions: Permissions,
+        plan: Plan,
         limits: Limits,
         public_url: str,
     ) -> None:
@@ -138,6 +140,8 @@ class Payments:
         self._clock = clock
         self._bell = bell
         self._metrics = metrics
+        self._permissions = permissions
+        self._plan = plan
         self._limits = limits
         self._public_url = public_url
 
@@ -195,10 +199,11 @@ class Payments:
         draft = self._request(request, number, now, expires_at)
         provider.check_request(draft)
         row = await self._db.change(
-            "payment.open", request.order_id, caller.sub, caller.is_admin, request.merchant_account_id, provider.name,
-            request.method, request.amount_fen, request.subject, number, request.openid, request.app_id,
-            request.client_address, request.return_url, request.idempotency_key, request.input_hash(), correlation_id,
-            expires_at, now, now + CREATE_LEASE, self._limits.minimum_amount_fen, self._limits.maximum_amount_fen,
+            "payment.open", request.order_id, caller.sub, caller.is_admin, roles_of(caller),
+            request.merchant_account_id, provider.name, request.method, request.amount_fen, request.subject, number,
+            request.openid, request.app_id, request.client_address, request.return_url, request.idempotency_key,
+            request.input_hash(), correlation_id, expires_at, now, now + CREATE_LEASE,
+            self._limits.minimum_amount_fen, self._limits.maximum_amount_fen,
         )  # fmt: skip
         assert row is not None
         if row["refusal"] is not None:
@@ -274,8 +279,9 @@ class Payments:
     async def sync(self, caller: Principal, payment_id: int, *, correlation_id: str) -> Payment:
         """Asks the provider now and applies what it says.
 
-        Raises NotFound; ProviderUnavailable, OutcomeUnknown or ProviderRejected when it gave no usable answer."""
+        Raises Forbidden, NotFound; ProviderUnavailable, OutcomeUnknown or ProviderRejected without a usable answer."""
         payment = await self._load(caller, payment_id)
+        await self._permissions.require(caller, Action.PAYMENT_SYNC)
         account = await self.accounts.open(payment.merchant_account_id)
         await self.ask(payment, account, correlation_id=correlation_id)
         return await self.reload(payment_id)
@@ -297,8 +303,11 @@ class Payments:
     async def close(self, caller: Principal, payment_id: int, *, correlation_id: str) -> Payment:
         """Closes a payment that is not paid, at the provider first; one that lands in between wins and is returned.
 
-        Raises NotFound, ProviderUnavailable, OutcomeUnknown, ProviderRejected with the payment unchanged."""
+        Raises Forbidden, NotFound, PaymentsNotActive, PlanExpired; ProviderUnavailable, OutcomeUnknown and
+        ProviderRejected with the payment unchanged."""
         payment = await self._load(caller, payment_id)
+        await self._permissions.require(caller, Action.PAYMENT_CLOSE)
+        await self._plan.require()
         if payment.final:
             return payment
         account = await self.accounts.open(payment.merchant_account_id)
@@ -482,11 +491,11 @@ def _refused(refusal: str, request: CreatePayment, order_amount_fen: Decimal | N
     """The words for what shouyin.open_payment refused."""
     match refusal:
         case "PAYMENTS_NOT_ACTIVE":
-            return PaymentsNotActive(
-                "payments are not active: an administrator binds the order table (activatePayments)"
-            )
+            return payments_not_active()
         case "PLAN_EXPIRED":
-            return PlanExpired("the plan has expired: renew it (setPlan) and payments work again at once")
+            return plan_expired()
+        case "FORBIDDEN":
+            return forbidden(Action.PAYMENT_CREATE)
         case "METHOD_NOT_CONFIGURED":
             return MethodNotConfigured(
                 f"method: no enabled merchant account offers {request.method}; an administrator adds one"

@@ -9,6 +9,24 @@ where provider = 'ALIPAY';
 -- that sending it once more after a lost answer sends the same.
 alter table shouyin.payment add column app_id text, add column client_address text;
 
+-- Who may do what: an action granted to a role. Administrators hold every action but refunds without a row; the role * is
+-- everybody with a token. Bounds are of refunds, in fen; null is none.
+create table shouyin.permission (
+  role text not null,
+  action text not null,
+  largest_refund_fen bigint check (largest_refund_fen > 0),
+  largest_refund_per_day_fen bigint check (largest_refund_per_day_fen > 0),
+  granted_by text not null,
+  granted_at timestamptz not null,
+  primary key (role, action)
+);
+insert into shouyin.permission (role, action, granted_by, granted_at)
+select '*', action, 'migration', now()
+from unnest(array['payment.create', 'payment.close', 'payment.sync']) as action;
+
+-- The plan's end is announced 14, 7 and 1 days before: the last of these that was.
+alter table shouyin.activation add column plan_warned_days smallint;
+
 drop function shouyin.open_payment(bigint, text, boolean, bigint, text, text, bigint, text, text, text, text, text, bytea,
   text, timestamptz, timestamptz, timestamptz, bigint, bigint);
 
@@ -16,7 +34,7 @@ drop function shouyin.open_payment(bigint, text, boolean, bigint, text, text, bi
 -- trip. plpgsql takes a new snapshot for each statement, so that what is read after the lock was granted is what the
 -- previous holder committed. `refusal` is null when a row was opened or found; the application explains the codes.
 create function shouyin.open_payment(
-  p_order_id bigint, p_sub text, p_is_admin boolean, p_merchant_account_id bigint, p_provider text, p_method text,
+  p_order_id bigint, p_sub text, p_is_admin boolean, p_roles text[], p_merchant_account_id bigint, p_provider text, p_method text,
   p_amount_fen bigint, p_subject text, p_out_trade_no text, p_openid text, p_app_id text, p_client_address text, p_return_url text,
   p_idempotency_key text, p_input_hash bytea, p_correlation_id text, p_expires_at timestamptz, p_now timestamptz,
   p_check_at timestamptz, p_minimum_fen bigint, p_maximum_fen bigint,
@@ -41,6 +59,9 @@ begin
     end if;
   end if;
   if feature.plan_expires_at <= p_now then refusal := 'PLAN_EXPIRED'; return; end if;
+  if not p_is_admin and not exists (
+    select from shouyin.permission g where g.action = 'payment.create' and g.role = any(p_roles))
+  then refusal := 'FORBIDDEN'; return; end if;
   select a.id, a.version, coalesce(p_app_id, a.offers -> p_method ->> 0) as app_id into account
     from shouyin.merchant_account a
     where a.provider = p_provider and a.enabled and a.offers ? p_method

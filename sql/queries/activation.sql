@@ -42,3 +42,28 @@ insert into shouyin.activation (order_table, order_table_name, key_column, owner
   status_column, paid_status, failed_status, refunded_status, drop_guarded, activated_at)
 values ($1::bigint::oid::regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 returning id;
+
+-- name: plan
+-- Whether payments are on, and until when; no row while they are off.
+select plan_expires_at from shouyin.activation;
+
+-- name: set_plan
+-- A new end is announced anew. $1 plan, $2 expires_at
+update shouyin.activation set plan = $1, plan_expires_at = $2, plan_warned_days = null returning id;
+
+-- name: warn_of_plan
+-- Announces the plan's end once for each of some numbers of days before it: the smallest that has been reached. $1 now,
+-- $2 days
+with reached as (
+  select min(d) as days from shouyin.activation a, unnest($2::smallint[]) as d
+  where a.plan_expires_at > $1::timestamptz and a.plan_expires_at <= $1::timestamptz + d * interval '24 hours'
+), warned as (
+  update shouyin.activation a set plan_warned_days = reached.days
+  from reached
+  where reached.days is not null and (a.plan_warned_days is null or a.plan_warned_days > reached.days)
+  returning a.plan, a.plan_expires_at, a.plan_warned_days
+)
+insert into shouyin.event (kind, details, created_at)
+select 'plan.expiring', jsonb_build_object('plan', plan, 'expires_at', plan_expires_at, 'days', plan_warned_days), $1
+from warned
+returning id;

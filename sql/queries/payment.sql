@@ -4,7 +4,8 @@
 -- name: open
 -- The checks, the row and its event in one round trip; see shouyin.open_payment.
 select refusal, order_amount_fen, account_version, replayed, (payment).*
-from shouyin.open_payment($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21);
+from shouyin.open_payment($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+  $22);
 
 -- name: find
 select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen, subject,

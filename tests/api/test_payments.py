@@ -208,6 +208,22 @@ OPERATIONS: dict[str, tuple[str, dict[str, str]]] = {
         'mutation { createMerchantAccount(input: {provider: "X", mode: "m", name: "n", fields: {a: "b"}}) { id } }',
         {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "INVALID_INPUT"},
     ),
+    "setPlan": (
+        'mutation { setPlan(plan: "pro", expiresAt: "2126-01-01T00:00:00Z") { plan } }',
+        {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "data"},
+    ),
+    "permissions": (
+        "{ permissions { role action largestRefund } }",
+        {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "data"},
+    ),
+    "grantPermission": (
+        'mutation { grantPermission(role: "clerk", action: "payment.refund", largestRefund: "50.00") }',
+        {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "data"},
+    ),
+    "revokePermission": (
+        'mutation { revokePermission(role: "clerk", action: "payment.steal") }',
+        {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "INVALID_INPUT"},
+    ),
     "updateMerchantAccount": (
         'mutation { updateMerchantAccount(id: "999", fields: {a: "b"}) { id } }',
         {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "NOT_FOUND"},

@@ -16,7 +16,7 @@ import structlog
 from app.config import ConfigError
 from app.errors import Forbidden, InvalidInput, NotFound
 from app.flows.registry import load_flows
-from app.flows.results import PaymentResult
+from app.flows.results import PaymentResult, PlanResult
 from app.flows.runs import FlowRun
 from app.payments.actions import CreatePayment
 from app.payments.model import Payment
@@ -84,6 +84,23 @@ async def test_a_flow_receives_the_four_values_and_the_amounts(shop: Shop, flows
     )
     assert (first.transaction_id, first.correlation_id, first.method) == ("T1", "c-9", "ALIPAY_PAGE")
     assert first.as_json()["paidAmount"] == "12.30"
+
+
+async def test_the_plan_s_end_reaches_its_flow_and_no_other(shop: Shop, flows: Install) -> None:
+    seen: list[object] = []
+
+    async def on_plan(result: PlanResult, connection: Any) -> None:
+        seen.append((result.plan, result.days, result.expires_at))
+
+    async def on_payment(result: PaymentResult, connection: Any) -> None:
+        seen.append(result)
+
+    worker = await flows(on_plan, on_payment)
+    end = shop.clock.now() + timedelta(days=6)
+    await shop.runtime.plan.set(ADMIN, "pro", end)
+    await worker.plan.warn()
+    await shop.settle(worker)
+    assert seen == [("pro", 7, end)]
 
 
 async def test_an_order_whose_amount_changed_meanwhile_is_not_marked_paid(shop: Shop, flows: Install) -> None:

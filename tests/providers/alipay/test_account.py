@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat
 
 from app.clock import Clock
 from app.providers.alipay import AlipayProvider, keys
-from app.providers.gateways import GatewayRule
 from app.providers.alipay.account import PRODUCTION_GATEWAY
 from app.providers.contract import AccountInvalid
+from app.providers.gateways import GatewayRule
 from tests.providers.alipay.keyring import (
     APP_ID,
     FIELDS_OF_MODE,
