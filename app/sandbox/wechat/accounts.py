@@ -113,6 +113,9 @@ class Merchants:
         self._v2 = {each.mchid: each for each in merchants if each.api_key}
         self._cloud = {each.sub_mchid or "": each for each in merchants if each.env_id}
 
+    def all_v3(self) -> list[Merchant]:
+        return list(self._v3.values())
+
     def find_v3(self, mchid: str) -> Merchant | None:
         return self._v3.get(mchid)
 

@@ -24,7 +24,7 @@ _REFUSALS = {
     ),
     Reason.CLOSED: ("ORDER_CLOSED", "该订单已关闭", 'pay it all the same with {"late": true}'),
 }
-_STATES = {
+STATES = {
     TradeState.NOTPAY: NeutralState.UNPAID,
     TradeState.SUCCESS: NeutralState.PAID,
     TradeState.CLOSED: NeutralState.CLOSED,
@@ -127,7 +127,7 @@ class Desk:
             "out_trade_no": trade.out_trade_no,
             "transaction_id": trade.transaction_id if trade.is_paid else None,
             "trade_state": trade.state.value,
-            "status": _STATES[trade.state].value,
+            "status": STATES[trade.state].value,
             "paid": trade.is_paid,
             "amount_fen": order.total_fen,
             "subject": order.description,

@@ -88,15 +88,14 @@ class Signers:
             return self.public_key(merchant)
         return next(key for key in kept.certificates if key.key_id == kept.serial)
 
-    def rotate(self, merchant: Merchant) -> SigningKey:
-        """Publish a new certificate beside the others; it does not sign yet. Raises KeyUnknown without any."""
-        kept = self._of(merchant)
-        if not kept.certificates:
-            raise KeyUnknown("certificate")
+    def new_certificate(self) -> SigningKey:
+        """A certificate nobody has yet, valid from now. Takes some tenths of a second."""
         private_key = new_key()
-        key = certificate_key(private_key, new_platform_certificate(private_key, valid_from=self.clock.now()))
-        kept.certificates.append(key)
-        return key
+        return certificate_key(private_key, new_platform_certificate(private_key, valid_from=self.clock.now()))
+
+    def publish(self, merchant: Merchant, key: SigningKey) -> None:
+        """Show a certificate beside the others; it does not sign yet."""
+        self._of(merchant).certificates.append(key)
 
     def retire(self, merchant: Merchant, serial: str) -> None:
         """Publish a certificate no more. Raises KeyUnknown for one that is not there or that signs."""
