@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from app.sandbox.cashier import STATE_WORDS
 from app.sandbox.clock import format_beijing
 from app.sandbox.desks import TradeState, all_described
 from app.sandbox.markup import Markup, fill, joined
@@ -14,12 +15,6 @@ from app.sandbox.world import World
 
 NEWEST_SHOWN = 50
 
-STATE_WORDS = {
-    TradeState.UNOPENED: ("尚未打开", "waiting"),
-    TradeState.UNPAID: ("等待付款", "waiting"),
-    TradeState.PAID: ("付款成功", "good"),
-    TradeState.CLOSED: ("交易已关闭", "bad"),
-}
 PROVIDER_WORDS = {"ALIPAY": "支付宝", "WECHAT": "微信支付"}
 
 _STEPS = (("4 分钟", 240), ("10 分钟", 600), ("1 小时", 3600), ("6 小时", 21600), ("1 天", 86400))

@@ -26,7 +26,7 @@ _FIXES = {
     "ACQ.TRADE_STATUS_ERROR": "only a trade in WAIT_BUYER_PAY can; POST /_control/trades/{out_trade_no}/open opens one",
 }
 
-_STATES = {
+STATES = {
     TradeStatus.NOT_OPENED: TradeState.UNOPENED,
     TradeStatus.WAIT_BUYER_PAY: TradeState.UNPAID,
     TradeStatus.TRADE_SUCCESS: TradeState.PAID,
@@ -130,7 +130,7 @@ class Desk:
             "trade_no": trade.trade_no if exists else None,
             "transaction_id": trade.trade_no if exists else None,
             "trade_status": trade.status.value,
-            "status": _STATES[trade.status].value,
+            "status": STATES[trade.status].value,
             "paid": trade.is_paid,
             "total_amount": format_amount(terms.total_amount_fen),
             "amount_fen": terms.total_amount_fen,

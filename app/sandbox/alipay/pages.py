@@ -6,44 +6,25 @@ POST /alipay/pay/{token}/{action}   a button
 GET  /alipay/qr/{token}             what the QR code of precreate holds; leads to the first
 """
 
-from dataclasses import dataclass
-
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from app.sandbox.alipay.desk import Desk
+from app.sandbox.alipay.desk import STATES, Desk
 from app.sandbox.alipay.errors import Refusal
 from app.sandbox.alipay.fields import format_amount
 from app.sandbox.alipay.notices import return_url
 from app.sandbox.alipay.trades import Product, Trade, TradeStatus
-from app.sandbox.clock import SandboxClock, format_beijing
-from app.sandbox.deliveries import Notice
+from app.sandbox.cashier import Scenario, alert, button, button_sections, notices_section, summary
+from app.sandbox.clock import SandboxClock
 from app.sandbox.desks import DeskRefusal, Payment
 from app.sandbox.markup import Markup, fill, joined
-from app.sandbox.pages import clock_text, fragment, framed, live
+from app.sandbox.pages import fragment, framed, live
 
 WRONG_APP_ID = "2021999999999999"
 WRONG_SELLER_ID = "2088999999999999"
 
-STATUS_WORDS = {
-    TradeStatus.NOT_OPENED: ("尚未打开", "waiting"),
-    TradeStatus.WAIT_BUYER_PAY: ("等待付款", "waiting"),
-    TradeStatus.TRADE_SUCCESS: ("付款成功", "good"),
-    TradeStatus.TRADE_CLOSED: ("交易已关闭", "bad"),
-}
 PRODUCT_WORDS = {Product.PAGE: "电脑网站支付", Product.WAP: "手机网站支付", Product.QR: "订单码支付"}
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """A button beside the ordinary two. `returns` says whether the payer's browser goes back to the merchant."""
-
-    label: str
-    explanation: str
-    payment: Payment
-    returns: bool = True
-    when_closed: bool = False
 
 
 def _scenarios(trade: Trade) -> dict[str, Scenario]:
@@ -85,22 +66,6 @@ def _scenarios(trade: Trade) -> dict[str, Scenario]:
 _HEAD = """<h1>支付宝沙箱 · {product}</h1>
 <p class="quiet">这里的钱不是真的。付款人的手机由这个页面代替。</p>
 {live}"""
-
-_SUMMARY = """<section>
-<p class="quiet">{subject}</p>
-<p class="amount">¥{amount}</p>
-<p class="state {tone}" role="status">{status}</p>
-<dl>
-<dt>商户订单号</dt><dd><code>{out_trade_no}</code></dd>
-<dt>收款方</dt><dd><code>{seller_id}</code></dd>
-<dt>{moment_name}</dt><dd>{moment}</dd>
-</dl>
-</section>"""
-
-_BUTTON = """<form method="post" action="/alipay/pay/{token}/{action}" class="choice">
-<button{kind}>{label}</button>
-<p class="quiet">{explanation}</p>
-</form>"""
 
 _ERROR = """<h1>支付宝沙箱：无法打开付款页面</h1>
 <section>
@@ -183,32 +148,11 @@ class PayerPages:
         body = fill(_HEAD, product=PRODUCT_WORDS[trade.terms.product], live=part)
         if refusal is None:
             return framed(f"{trade.terms.subject} · 支付宝沙箱", body)
-        reason = fill('<section><p class="state bad" role="alert">{text}</p></section>', text=refusal.message)
-        return framed(f"{trade.terms.subject} · 支付宝沙箱", joined([body, reason]), status=409)
+        return framed(f"{trade.terms.subject} · 支付宝沙箱", joined([body, alert(refusal.message)]), status=409)
 
     def _live_part(self, trade: Trade) -> Markup:
-        return joined([self._summary(trade), self._buttons(trade), self._way_back(trade), self._notices(trade)])
-
-    def _summary(self, trade: Trade) -> Markup:
-        words, tone = STATUS_WORDS[trade.status]
-        if trade.status is TradeStatus.WAIT_BUYER_PAY and trade.last_failure:
-            words, tone = f"付款失败：{trade.last_failure}，可以再试", "bad"
-        moment_name, moment = "付款截止", trade.expires_at
-        if trade.paid_at:
-            moment_name, moment = "付款时间", trade.paid_at
-        elif trade.closed_at:
-            moment_name, moment = "关闭时间", trade.closed_at
-        return fill(
-            _SUMMARY,
-            subject=trade.terms.subject,
-            amount=format_amount(trade.terms.total_amount_fen),
-            status=words,
-            tone=tone,
-            out_trade_no=trade.out_trade_no,
-            seller_id=trade.account.seller_id,
-            moment_name=moment_name,
-            moment=clock_text(moment),
-        )
+        notices = notices_section(self._desk.notices_of(trade))
+        return joined([_summary(trade), self._buttons(trade), self._way_back(trade), notices])
 
     def _buttons(self, trade: Trade) -> Markup:
         if trade.is_paid:
@@ -225,13 +169,7 @@ class PayerPages:
             for action, scenario in _scenarios(trade).items()
             if waiting or scenario.when_closed
         ]
-        ordinary = fill('<section class="actions">{buttons}</section>', buttons=joined(main)) if waiting else Markup("")
-        return joined(
-            [
-                ordinary,
-                fill('<section class="actions"><h2>考验商户系统</h2>{buttons}</section>', buttons=joined(scenarios)),
-            ]
-        )
+        return button_sections(main if waiting else [], scenarios)
 
     def _way_back(self, trade: Trade) -> Markup:
         if not trade.is_paid or not trade.return_url:
@@ -239,50 +177,23 @@ class PayerPages:
         # The merchant's bare address: the signed one is given once, by the redirect after paying.
         return fill('<a class="button primary" href="{url}">返回商户</a>', url=trade.return_url)
 
-    def _notices(self, trade: Trade) -> Markup:
-        notices = self._desk.notices_of(trade)
-        if not notices:
-            return Markup("")
-        items = joined(_notice_item(notice) for notice in notices)
-        return fill('<section><h2>通知</h2><ul class="trades">{items}</ul></section>', items=items)
 
-
-_NOTICE = """<li>
-<span class="state">{words}</span>
-<span class="quiet">已发 {count} 次{after}</span>
-<code>{answer}</code>
-</li>"""
-
-_NOTICE_WORDS = {
-    "WAITING": "等待商户回答 success",
-    "ACKNOWLEDGED": "商户已确认",
-    "GIVEN_UP": "多次未确认，不再通知",
-    "BLOCKED": "未发送：只允许发往本机地址",
-}
-
-
-def _notice_item(notice: Notice) -> Markup:
-    last = notice.attempts[-1] if notice.attempts else None
-    answer = "" if last is None else f"{last.http_status or ''} {last.answer or last.error or ''}".strip()
-    after = f" · 下次 {format_beijing(notice.next_at)}" if notice.next_at else ""
-    return fill(
-        _NOTICE,
-        words=_NOTICE_WORDS[notice.state.value],
-        count=len(notice.attempts),
-        after=after,
-        answer=answer[:80],
+def _summary(trade: Trade) -> Markup:
+    return summary(
+        subject=trade.terms.subject,
+        amount=format_amount(trade.terms.total_amount_fen),
+        out_trade_no=trade.out_trade_no,
+        seller_id=trade.account.seller_id,
+        state=STATES[trade.status],
+        last_failure=trade.last_failure,
+        expires_at=trade.expires_at,
+        paid_at=trade.paid_at,
+        closed_at=trade.closed_at,
     )
 
 
 def _button(trade: Trade, action: str, label: str, explanation: str, *, primary: bool = False) -> Markup:
-    return fill(
-        _BUTTON,
-        token=trade.token,
-        action=action,
-        label=label,
-        explanation=explanation,
-        kind=Markup(' class="primary"') if primary else Markup(""),
-    )
+    return button(f"/alipay/pay/{trade.token}/{action}", label, explanation, primary=primary)
 
 
 def _unknown_link() -> Response:

@@ -292,13 +292,13 @@ def new_key() -> RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-def new_platform_certificate(key: RSAPrivateKey, *, valid_from: datetime | None = None) -> x509.Certificate:
-    return new_certificate(key, "Sandbox Tenpay.com sign", valid_from=valid_from)
+def new_platform_certificate(key: RSAPrivateKey) -> x509.Certificate:
+    return new_certificate(key, "Sandbox Tenpay.com sign")
 
 
-def new_certificate(key: RSAPrivateKey, common_name: str, *, valid_from: datetime | None = None) -> x509.Certificate:
-    """Valid for five years, from a day ago unless told otherwise."""
-    begins = valid_from or datetime.now(UTC) - timedelta(days=1)
+def new_certificate(key: RSAPrivateKey, common_name: str) -> x509.Certificate:
+    """Valid from a day ago for five years."""
+    begins = datetime.now(UTC) - timedelta(days=1)
     name = x509.Name(
         [
             x509.NameAttribute(NameOID.COMMON_NAME, common_name),

@@ -3,6 +3,9 @@
 from starlette.routing import BaseRoute
 
 from app.sandbox.wechat import v2, v3
+from app.sandbox.wechat.bridge import Bridge
+from app.sandbox.wechat.control import WechatControl
+from app.sandbox.wechat.pages import PayerPages
 from app.sandbox.wechat.platform import WeChat
 from app.sandbox.wechat.signers import Signers
 from app.sandbox.world import Ground, Part
@@ -15,6 +18,9 @@ def wechat_part(ground: Ground) -> Part:
     routes: list[BaseRoute] = [
         *v3.routes(wechat, signers),
         *v2.routes(wechat),
+        *PayerPages(wechat.desk, wechat.book).routes(),
+        *Bridge(wechat.book).routes(),
+        *WechatControl(wechat, signers).routes(),
         *wechat.open_platform.routes(),
     ]
     return Part(routes=routes, desks=(wechat.desk,), resets=wechat.resets)

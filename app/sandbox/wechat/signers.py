@@ -89,9 +89,9 @@ class Signers:
         return next(key for key in kept.certificates if key.key_id == kept.serial)
 
     def new_certificate(self) -> SigningKey:
-        """A certificate nobody has yet, valid from now. Takes some tenths of a second."""
+        """A certificate nobody has yet. Takes some tenths of a second."""
         private_key = new_key()
-        return certificate_key(private_key, new_platform_certificate(private_key, valid_from=self.clock.now()))
+        return certificate_key(private_key, new_platform_certificate(private_key))
 
     def publish(self, merchant: Merchant, key: SigningKey) -> None:
         """Show a certificate beside the others; it does not sign yet."""
