@@ -26,6 +26,7 @@ RETRY_GAPS = tuple(
     )
 )
 ENVELOPE = "envelope."
+MAX_EXPONENT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +104,12 @@ def _changes(trade: Trade, payment: Payment) -> dict[str, Any]:
 
 
 def fen_of(yuan: str) -> int | str:
-    """Whole fen as a number; a fraction of one, which no true notice holds, as a text."""
-    fen = Decimal(yuan) * 100
-    return int(fen) if fen.is_finite() and fen == fen.to_integral_value() else f"{fen:f}"
+    """Whole fen as a number; a fraction of one and other things no true notice holds as a text."""
+    amount = Decimal(yuan)
+    if not amount.is_finite() or abs(amount.adjusted()) > MAX_EXPONENT:
+        return yuan
+    fen = amount * 100
+    return int(fen) if fen == fen.to_integral_value() else f"{fen.normalize():f}"
 
 
 def _changed(fields: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
