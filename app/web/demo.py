@@ -5,16 +5,19 @@ shop itself; paying for them goes through the public GraphQL API with the visito
 Exists only where DEMO is on.
 """
 
+import base64
+import hashlib
 import io
 import ipaddress
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+import asyncpg
 import orjson
 import segno
-from asyncpg import UndefinedTableError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -50,12 +53,21 @@ PRODUCTS: Final = (
     Product("card", "西湖明信片", "一套十二张", 1250),
 )
 
-# Ways to pay that work in any browser, by the provider that must have a merchant account.
-_BROWSER_METHODS: Final = {
-    "alipay": ("ALIPAY_QR", "ALIPAY_WAP", "ALIPAY_PAGE"),
-    "wechat": ("WECHAT_NATIVE", "WECHAT_H5"),
-    "huifu": ("HUIFU_ALIPAY_QR", "HUIFU_UNIONPAY_QR"),
-}
+# The payer is named when these are opened.
+_PAYER_METHODS: Final = frozenset({"WECHAT_JSAPI", "WECHAT_MINI_PROGRAM", "WECHAT_CLOUD"})
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to pay that is on offer. The page decides which of them suit its browser.
+
+    `app_id` and `openid` are sent with the payment where there is an openid. Where there is a `login`, its address is
+    visited first and comes back with one."""
+
+    method: str
+    app_id: str | None = None
+    openid: str | None = None
+    login: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +110,11 @@ class DemoBackend:
                 secure=self._config.public_url.startswith("https:"),
             )
 
-    async def opening(self, visit: Visit) -> dict[str, Any]:
+    async def opening(self, request: Request, visit: Visit) -> dict[str, Any]:
         """What the shop's page starts with: the visitor's session, the shelf, the ways to pay."""
+        # A login comes back to PUBLIC_URL; under another name that would be another visitor's page.
+        at_home = request.url.netloc == urlsplit(self._config.public_url).netloc
+        ways = [self._way(row, visit.user_id, at_home=at_home) for row in await self._db.all("demo.ways")]
         return {
             "userId": str(visit.user_id),
             "token": visit.token,
@@ -108,7 +123,11 @@ class DemoBackend:
                 {"id": each.id, "title": each.title, "note": each.note, "amount": format_yuan(each.amount_fen)}
                 for each in PRODUCTS
             ],
-            "methods": await self._methods(),
+            "ways": [
+                {"method": way.method, "appId": way.app_id, "openid": way.openid, "login": way.login}
+                for way in ways
+                if way is not None
+            ],
             "sandboxUrl": self._config.sandbox_url,
             "graphiql": self._config.graphiql,
         }
@@ -119,7 +138,7 @@ class DemoBackend:
         admin = issue_token(
             self._config, f"demo-admin-{visit.user_id}", (self._config.admin_role,), ttl=_TOKEN_LASTS, clock=self._clock
         )
-        shown = await self.opening(visit) | {"adminToken": admin if _is_local(request) else None}
+        shown = await self.opening(request, visit) | {"adminToken": admin if _is_local(request) else None}
         response = JSONResponse(shown, headers={"Cache-Control": "no-store"})
         self.remember(response, visit)
         return response
@@ -136,14 +155,21 @@ class DemoBackend:
             (row,) = await self._db.change_all(
                 "demo.create_order", user_id, product.title, product.amount_fen, self._clock.now()
             )
-        except UndefinedTableError:
+        except asyncpg.UndefinedTableError:
             return _refusal(503, "the demo table public.orders does not exist: start with `make run`")
         made = {"orderId": str(row["id"]), "title": row["title"], "amount": row["amount"]}
         return JSONResponse(made, status_code=201, headers={"Cache-Control": "no-store"})
 
-    async def _methods(self) -> list[str]:
-        providers = [row["provider"].lower() for row in await self._db.all("demo.providers")]
-        return [method for provider in providers for method in _BROWSER_METHODS.get(provider, ())]
+    def _way(self, row: asyncpg.Record, user_id: int, *, at_home: bool) -> Way | None:
+        """A way as the page may use it; None where its payer can not be known here."""
+        method, app_id = row["method"], row["app_id"]
+        if method not in _PAYER_METHODS:
+            return Way(method)
+        if method == "WECHAT_JSAPI" and row["logs_in"] and at_home:
+            return Way(method, app_id, login=f"/wechat/oauth/{app_id}")
+        if self._config.sandbox_url is None:
+            return None
+        return Way(method, app_id, openid=_pretended_openid(app_id, user_id))
 
     async def _known_user(self, request: Request) -> int | None:
         try:
@@ -163,6 +189,12 @@ def demo_routes(demo: DemoBackend) -> list[BaseRoute]:
         Route("/demo/orders", demo.create_order, methods=["POST"]),
         Route("/demo/qr.svg", draw_code, methods=["GET"]),
     ]
+
+
+def _pretended_openid(app_id: str, user_id: int) -> str:
+    """A payer for the sandbox, which takes every openid of the right form; the same for the same visitor."""
+    digest = hashlib.sha256(f"{app_id}:{user_id}".encode()).digest()
+    return "o" + base64.urlsafe_b64encode(digest).decode()[:27]
 
 
 async def draw_code(request: Request) -> Response:

@@ -51,7 +51,7 @@ def web_routes(config: Config, demo: DemoBackend | None) -> list[BaseRoute]:
         if demo is None:
             return HTMLResponse(render_front(config), headers=page_headers(config))
         visit = await demo.visit(request)
-        response = HTMLResponse(render_shop(await demo.opening(visit)), headers=page_headers(config))
+        response = HTMLResponse(render_shop(await demo.opening(request, visit)), headers=shop_headers(config))
         demo.remember(response, visit)
         return response
 
@@ -106,6 +106,11 @@ def page_headers(config: Config) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
     }
+
+
+def shop_headers(config: Config) -> dict[str, str]:
+    """The same for the shop, whose visitors go on to WeChat's H5 page: WeChat wants to know the site they come from."""
+    return page_headers(config) | {"Referrer-Policy": "strict-origin"}
 
 
 def _render(entry: str, *, title: str, page: Mapping[str, Any]) -> str:

@@ -6,9 +6,12 @@ insert into public.orders (user_id, title, amount, created_at)
 values ($1, $2, $3::bigint / 100.0, $4)
 returning id, title, amount::text as amount;
 
--- name: providers
--- Providers with an enabled merchant account (merchant_account_by_provider).
-select distinct provider
-from shouyin.merchant_account
-where enabled
-order by provider;
+-- name: ways
+-- Each way to pay that is on offer, with the application it runs under where the page names none: that of the oldest
+-- enabled account which offers it, as for a payment. `logs_in` says whether web pages can log payers in through it.
+select distinct on (o.method) o.method, o.app_ids ->> 0 as app_id, coalesce(w.kind = 'official_account', false) as logs_in
+from shouyin.merchant_account a
+cross join lateral jsonb_each(a.offers) as o (method, app_ids)
+left join shouyin.wechat_app w on w.app_id = o.app_ids ->> 0
+where a.enabled
+order by o.method, a.id;

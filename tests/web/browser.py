@@ -118,14 +118,22 @@ class Browser:
             result: dict[str, Any] = await answer
         return result
 
-    async def open(self, url: str, *, size: tuple[int, int] = (1280, 900), dark: bool = False) -> "Page":
-        """A new page of the given size, loaded; a narrow one is a phone."""
+    async def open(
+        self, url: str, *, size: tuple[int, int] = (1280, 900), dark: bool = False, agent: str = "", built_in: str = ""
+    ) -> "Page":
+        """A new page of the given size, loaded; a narrow one is a phone.
+
+        `agent` is what the browser calls itself; `built_in` a script that runs in every page before the page's own."""
         if self._context is None:
             await self.start_afresh()
         await self.call("Target.createTarget", url="about:blank", browserContextId=self._context)
         page = await self._next_arrival()
         await page.resize(*size, touch=size[0] < 600)
         await page.prefer_dark(dark)
+        if agent:
+            await page.call("Network.setUserAgentOverride", userAgent=agent)
+        if built_in:
+            await page.call("Page.addScriptToEvaluateOnNewDocument", source=built_in)
         await page.goto(url)
         return page
 

@@ -5,34 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.web.browser import Browser, Page
+from tests.web.browser import Browser
 from tests.web.conftest import Stack
-
-PHONE, DESKTOP = (360, 780), (1280, 900)
-STATUS = "document.querySelector('.checkout')?.dataset.status"
-ORDER_STATUS = "document.querySelector('#order-status')?.innerText"
-WATCHING = f"{STATUS} === 'PENDING' && {ORDER_STATUS} === '待付款' && document.querySelector('.pill.open')"
-CHECKING = "document.querySelector('.checkout')?.dataset.checking === 'true'"
-PAID = f"{STATUS} === 'SUCCESSFUL' && {ORDER_STATUS} === '已付款'"
-PAY_AT_THE_CASHIER = "form[action$='/pay'] button"
-
-
-async def order_on(page: Page) -> int:
-    """The order that the page is about."""
-    return int(await page.run("new URLSearchParams(location.search).get('order')"))
-
-
-async def press_pay(page: Page, method: str) -> None:
-    """Chooses a way to pay and presses the button."""
-    await page.press(f".way input[value={method}]")
-    await page.press("#pay")
-
-
-def assert_untroubled(*pages: Page) -> None:
-    """No page complained, none asked another machine for anything."""
-    for page in pages:
-        assert page.complaints == []
-        assert page.foreign_requests == []
+from tests.web.visits import (
+    CHECKING,
+    DESKTOP,
+    OVERFLOW,
+    PAID,
+    PAY_AT_THE_CASHIER,
+    PHONE,
+    STATUS,
+    WATCHING,
+    assert_untroubled,
+    order_on,
+    press_pay,
+)
 
 
 async def test_payment_by_code_ends_successful_on_the_page_in_the_database_and_in_the_order(
@@ -214,17 +201,14 @@ async def test_pages_fit_and_do_not_jump(
     await press_pay(page, "ALIPAY_QR")
     await page.wait(f"{WATCHING} && document.querySelector('.code img').naturalWidth > 0")
     await page.screenshot(kept / f"paying-{name}.png")
-    assert await page.run(_OVERFLOW) <= 0
+    assert await page.run(OVERFLOW) <= 0
     await stack.pay_at_the_sandbox(await order_on(page))
     await page.wait(PAID)
     await page.wait("document.getAnimations().every(animation => animation.playState === 'finished')")
     await page.screenshot(kept / f"paid-{name}.png")
-    assert await page.run(_OVERFLOW) <= 0
+    assert await page.run(OVERFLOW) <= 0
     assert_untroubled(page)
 
-
-# By how much the page is wider than the window; a negative number is the space kept for a scroll bar.
-_OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 # The sum of layout shifts that no press explains.
 _SHIFTED = """new Promise(resolve => {

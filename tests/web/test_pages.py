@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -60,7 +61,9 @@ async def test_front_page_without_the_demo_says_nothing_about_the_deployment(
             assert (await http.post(url + path)).status_code == 404
 
 
-async def test_pages_forbid_other_hosts_inline_scripts_frames_and_caches(shop: httpx.AsyncClient) -> None:
+async def test_pages_forbid_other_hosts_inline_scripts_frames_and_caches(
+    config: Config, shop: httpx.AsyncClient
+) -> None:
     headers = (await shop.get("/")).headers
     policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
     assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
@@ -68,7 +71,9 @@ async def test_pages_forbid_other_hosts_inline_scripts_frames_and_caches(shop: h
     assert policy["connect-src"] == "'self' ws://shop.test:8000 wss://shop.test:8000"
     assert headers["cache-control"] == "no-store"
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "no-referrer"
+    # WeChat's H5 page turns away visitors who come from nowhere; it is told the site and no more.
+    assert headers["referrer-policy"] == "strict-origin"
+    assert page_headers(config)["Referrer-Policy"] == "no-referrer"
 
 
 async def test_visitor_keeps_their_user_over_a_cookie_that_scripts_cannot_read(shop: httpx.AsyncClient) -> None:
@@ -82,7 +87,66 @@ async def test_visitor_keeps_their_user_over_a_cookie_that_scripts_cannot_read(s
     assert "set-cookie" not in second.headers
     assert second.json()["userId"] == page["userId"]
     assert [product["amount"] for product in page["products"]] == ["68.00", "39.90", "12.50"]
-    assert page["methods"] == []  # no merchant account yet
+    assert page["ways"] == []  # no merchant account yet
+
+
+async def offer(connection: "asyncpg.Connection[asyncpg.Record]", offers: str, *, enabled: bool = True) -> None:
+    """A merchant account as far as the shop looks at it, and an official account that can log payers in."""
+    await connection.execute(
+        "insert into shouyin.merchant_account (provider, mode, name, settings, enabled, offers, created_at, updated_at)"
+        " values ('WECHAT', 'v3', 'Tea', '{}', $2, $1::jsonb, now(), now())",
+        offers,
+        enabled,
+    )
+    await connection.execute(
+        "insert into shouyin.wechat_app (app_id, kind, name, settings, sealed, created_at, updated_at)"
+        " values ('wx2', 'official_account', 'Tea', '{}', '', now(), now()) on conflict do nothing"
+    )
+
+
+OFFERS = '{"WECHAT_NATIVE": ["wx2"], "WECHAT_JSAPI": ["wx2"], "WECHAT_MINI_PROGRAM": ["wx1"], "WECHAT_H5": ["wx2"]}'
+NO_PAYER = {"appId": None, "openid": None, "login": None}
+
+
+async def test_ways_are_those_an_enabled_account_offers_and_whose_payer_can_be_known(
+    shop: httpx.AsyncClient, orders: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await offer(orders, OFFERS, enabled=False)
+    assert (await shop.post("/demo/session")).json()["ways"] == []
+    await offer(orders, OFFERS)
+    await offer(orders, OFFERS.replace("wx", "wx9"))
+    login = {"method": "WECHAT_JSAPI", "appId": "wx2", "openid": None, "login": "/wechat/oauth/wx2"}
+    others = [{"method": "WECHAT_H5"} | NO_PAYER, {"method": "WECHAT_NATIVE"} | NO_PAYER]
+    at_home = await shop.post("/demo/session", headers={"host": "shop.test:8000"})
+    assert at_home.json()["ways"] == [others[0], login, others[1]]
+    # Under another name the login would come back to another visitor's page.
+    elsewhere = await shop.post("/demo/session")
+    assert elsewhere.json()["ways"] == others
+
+
+async def test_sandbox_lets_its_visitor_pay_as_somebody_wherever_the_page_is(
+    config: Config,
+    database: Database,
+    clock: Clock,
+    serve: Serve,
+    http: httpx.AsyncClient,
+    orders: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    await offer(orders, OFFERS)
+    config = replace(config, sandbox_url="http://127.0.0.1:9")
+    demo = DemoBackend(config, database, clock, Authenticator(config, clock))
+    async with serve(Starlette(routes=web_routes(config, demo))) as url:
+        first, second = [(await http.post(f"{url}/demo/session")).json()["ways"] for _ in range(2)]
+        http.cookies.clear()
+        stranger = (await http.post(f"{url}/demo/session")).json()["ways"]
+    assert first == second
+    shown = {way["method"]: way for way in first}
+    assert list(shown) == ["WECHAT_H5", "WECHAT_JSAPI", "WECHAT_MINI_PROGRAM", "WECHAT_NATIVE"]
+    for method, app_id in (("WECHAT_JSAPI", "wx2"), ("WECHAT_MINI_PROGRAM", "wx1")):
+        assert shown[method]["appId"] == app_id
+        assert re.fullmatch(r"o[A-Za-z0-9_-]{27}", shown[method]["openid"])
+    assert shown["WECHAT_JSAPI"]["openid"] != shown["WECHAT_MINI_PROGRAM"]["openid"]
+    assert shown["WECHAT_JSAPI"]["openid"] not in {way["openid"] for way in stranger}
 
 
 async def test_forged_cookie_makes_a_new_visitor(shop: httpx.AsyncClient) -> None:

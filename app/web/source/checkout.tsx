@@ -34,6 +34,7 @@ export function Checkout(props: {
   order: Order | undefined;
   trouble: string | undefined;
   onAsk: (operation: string, field: "syncPayment" | "closePayment") => Promise<void>;
+  onCashier: (payment: Payment) => void;
   onStartOver: (keepOrder: boolean) => void;
 }) {
   const { payment, order } = props;
@@ -53,7 +54,7 @@ export function Checkout(props: {
       <p class="sum">
         <Amount value={yuan(payment?.paidAmount ?? payment?.amount ?? order?.data.amount)} />
       </p>
-      <div class="next">{payment && <Next payment={payment} onAsk={props.onAsk} onStartOver={props.onStartOver} />}</div>
+      <div class="next">{payment && <Next {...props} payment={payment} />}</div>
       <p class="trouble" role="alert">
         {props.trouble}
       </p>
@@ -63,7 +64,7 @@ export function Checkout(props: {
 }
 
 /** What the payer can do now. While the answer is unknown that is never "pay again". */
-function Next({ payment, onAsk, onStartOver }: { payment: Payment } & Pick<Parameters<typeof Checkout>[0], "onAsk" | "onStartOver">) {
+function Next({ payment, onAsk, onCashier, onStartOver }: Parameters<typeof Checkout>[0] & { payment: Payment }) {
   const [busy, setBusy] = useState(false);
   const ask = (operation: string, field: "syncPayment" | "closePayment") => async () => {
     setBusy(true);
@@ -92,7 +93,7 @@ function Next({ payment, onAsk, onStartOver }: { payment: Payment } & Pick<Param
   }
   return (
     <>
-      {!payment.checking && <Way payment={payment} />}
+      {!payment.checking && <Way payment={payment} onCashier={onCashier} />}
       <div class="pair">
         <button class="second" type="button" disabled={busy} onClick={ask(SYNC, "syncPayment")}>
           查询结果
@@ -105,8 +106,9 @@ function Next({ payment, onAsk, onStartOver }: { payment: Payment } & Pick<Param
   );
 }
 
-function Way({ payment }: { payment: Payment }) {
+function Way({ payment, onCashier }: { payment: Payment; onCashier: (payment: Payment) => void }) {
   const action = payment.action;
+  const { sandboxUrl } = visitor();
   if (action?.__typename === "QrCode") {
     return (
       <div class="code">
@@ -117,7 +119,12 @@ function Way({ payment }: { payment: Payment }) {
               在这台设备上打开
             </a>
           )}
-          {action.deepLink && !visitor().sandboxUrl && matchMedia("(pointer: coarse)").matches && <a href={action.deepLink}>打开支付宝</a>}
+          {/^weixin:/.test(action.codeUrl) && sandboxUrl && (
+            <a href={`${sandboxUrl}/wechat/scan?code_url=${encodeURIComponent(action.codeUrl)}`} target="_blank" rel="noopener" id="cashier">
+              在沙箱里扫这个码
+            </a>
+          )}
+          {action.deepLink && !sandboxUrl && matchMedia("(pointer: coarse)").matches && <a href={action.deepLink}>打开支付宝</a>}
         </p>
       </div>
     );
@@ -127,6 +134,13 @@ function Way({ payment }: { payment: Payment }) {
       <a class="main" href={action.url} id="cashier" {...(NEW_TAB.has(payment.method) ? { target: "_blank", rel: "noopener" } : {})}>
         打开收银台
       </a>
+    );
+  }
+  if (action?.__typename === "WechatPayParams") {
+    return (
+      <button class="main" type="button" id="cashier" onClick={() => onCashier(payment)}>
+        打开微信支付
+      </button>
     );
   }
   return null;

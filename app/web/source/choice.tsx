@@ -3,13 +3,7 @@
 import { useState } from "preact/hooks";
 import { METHODS, type Order, yuan } from "./payment";
 import { type Product, visitor } from "./session";
-
-const onPhone = matchMedia("(pointer: coarse) and (max-width: 48rem)").matches;
-
-/** The way most people of this device want first: a phone opens a page, a desktop shows a code. */
-function usual(methods: string[]): string {
-  return (onPhone ? methods.find((method) => method.endsWith("_WAP")) : methods.find((method) => method.endsWith("_QR"))) ?? methods[0] ?? "";
-}
+import { offered, place } from "./ways";
 
 export function Choice(props: {
   order: Order | undefined;
@@ -18,10 +12,10 @@ export function Choice(props: {
   onPay: (product: string, method: string) => void;
   onBack: () => void;
 }) {
-  const { products, methods } = visitor();
-  const known = methods.filter((method) => method in METHODS);
+  const { products } = visitor();
+  const { suitable, others } = offered();
   const [product, setProduct] = useState(products[0]?.id ?? "");
-  const [method, setMethod] = useState(() => usual(known));
+  const [method, setMethod] = useState(suitable[0] ?? others[0] ?? "");
   const amount = props.order ? yuan(props.order.data.amount) : (products.find((each) => each.id === product)?.amount ?? "0.00");
   return (
     <form
@@ -64,18 +58,14 @@ export function Choice(props: {
         <legend>
           <h2>怎么付</h2>
         </legend>
-        {known.length === 0 && <p class="note">还没有可用的商户账号：请先用 shouyin 命令或管理接口添加一个。</p>}
-        <div class="ways">
-          {known.map((each) => (
-            <label key={each} class="way">
-              <input type="radio" name="method" value={each} checked={each === method} onChange={() => setMethod(each)} />
-              <span>
-                <b>{METHODS[each]?.name}</b>
-                <small>{METHODS[each]?.hint}</small>
-              </span>
-            </label>
-          ))}
-        </div>
+        {!method && <p class="note">{visitor().ways.length ? NOT_HERE : "还没有可用的商户账号：请先用 shouyin 命令或管理接口添加一个。"}</p>}
+        <Ways methods={suitable} chosen={method} onChoose={setMethod} />
+        {others.length > 0 && (
+          <>
+            <p class="note">沙箱里，其他环境的支付方式也能在这里试：</p>
+            <Ways methods={others} chosen={method} onChoose={setMethod} more />
+          </>
+        )}
       </fieldset>
       <p class="trouble" role="alert">
         {props.trouble}
@@ -96,6 +86,24 @@ export function Choice(props: {
       )}
       {!props.order && <p class="note">沙箱环境，不会扣真钱。订单写入演示表 orders，支付走完整的签名、通知与对账流程。</p>}
     </form>
+  );
+}
+
+const NOT_HERE = place === "wechat" ? "请点右上角「···」，在浏览器中打开本页付款。" : "请在微信中打开本页付款。";
+
+function Ways(props: { methods: string[]; chosen: string; onChoose: (method: string) => void; more?: boolean }) {
+  return (
+    <div class={props.more ? "ways more" : "ways"}>
+      {props.methods.map((each) => (
+        <label key={each} class="way">
+          <input type="radio" name="method" value={each} checked={each === props.chosen} onChange={() => props.onChoose(each)} />
+          <span>
+            <b>{METHODS[each]?.name}</b>
+            <small>{METHODS[each]?.hint}</small>
+          </span>
+        </label>
+      ))}
+    </div>
   );
 }
 

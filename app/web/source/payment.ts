@@ -15,11 +15,22 @@ export interface Payment {
   action:
     | { __typename: "Redirect"; url: string }
     | { __typename: "QrCode"; codeUrl: string; deepLink: string | null }
-    | { __typename: "WechatPayParams" | "AlipayJsapiParams" }
+    | ({ __typename: "WechatPayParams" } & WechatPayParams)
+    | { __typename: "AlipayJsapiParams" }
     | null;
   paidAt: string | null;
   expiresAt: string;
   version: number;
+}
+
+/** What WeChat's bridge is called with. */
+export interface WechatPayParams {
+  appId: string;
+  timeStamp: string;
+  nonceStr: string;
+  package: string;
+  signType: string;
+  paySign: string;
 }
 
 export interface Order {
@@ -30,23 +41,33 @@ export interface Order {
 const PAYMENT_FIELDS = `
   id orderId method amount paidAmount status final checking outTradeNo transactionId
   failure { code providerCode providerMessage explanationZh }
-  action { __typename ... on Redirect { url } ... on QrCode { codeUrl deepLink } }
+  action {
+    __typename
+    ... on Redirect { url }
+    ... on QrCode { codeUrl deepLink }
+    ... on WechatPayParams { appId timeStamp nonceStr package signType paySign }
+  }
   paidAt expiresAt version`;
 
 export const CREATE = `mutation Pay($input: CreatePaymentInput!) { createPayment(input: $input) {${PAYMENT_FIELDS} } }`;
 export const SYNC = `mutation Sync($id: ID!) { syncPayment(id: $id) {${PAYMENT_FIELDS} } }`;
 export const CLOSE = `mutation Close($id: ID!) { closePayment(id: $id) {${PAYMENT_FIELDS} } }`;
+export const READ_ORDER = `query Order($id: ID!) { order(id: $id) { id data } }`;
+export const EXPLAIN = `query Explain($message: String!) { explainWechatError(message: $message) { explanationZh } }`;
 export const PAYMENTS_OF_ORDER = `query Payments($orderId: ID!) { payments(orderId: $orderId) {${PAYMENT_FIELDS} } }`;
 export const WATCH_PAYMENT = `subscription Payment($id: ID!) { payment(id: $id, untilFinal: true) {${PAYMENT_FIELDS} } }`;
 export const WATCH_ORDER = `subscription Order($id: ID!) { order(id: $id) { id data } }`;
 
-/** Name and hint of each way to pay that works in a browser. */
+/** Name and hint of each way to pay. */
 export const METHODS: Record<string, { name: string; hint: string }> = {
+  WECHAT_JSAPI: { name: "微信内支付", hint: "在微信里打开的网页" },
+  WECHAT_NATIVE: { name: "微信扫码", hint: "显示二维码，用微信扫" },
+  WECHAT_H5: { name: "微信手机网页", hint: "从手机浏览器唤起微信" },
+  WECHAT_MINI_PROGRAM: { name: "微信小程序", hint: "小程序里的支付参数" },
+  WECHAT_CLOUD: { name: "微信云支付", hint: "云托管下单，不用密钥" },
   ALIPAY_QR: { name: "支付宝扫码", hint: "显示二维码，用手机扫" },
   ALIPAY_WAP: { name: "支付宝手机网页", hint: "在本页打开，付完回来" },
   ALIPAY_PAGE: { name: "支付宝电脑网页", hint: "在新标签页打开收银台" },
-  WECHAT_NATIVE: { name: "微信扫码", hint: "显示二维码，用微信扫" },
-  WECHAT_H5: { name: "微信手机网页", hint: "从手机浏览器唤起微信" },
   HUIFU_ALIPAY_QR: { name: "支付宝扫码（斗拱）", hint: "聚合通道，显示二维码" },
   HUIFU_UNIONPAY_QR: { name: "云闪付扫码（斗拱）", hint: "聚合通道，显示二维码" },
 };

@@ -7,14 +7,22 @@ export interface Product {
   amount: string;
 }
 
+/** A way to pay that is on offer. Where it names its payer, either `openid` is given or `login` leads to one. */
+export interface Way {
+  method: string;
+  appId: string | null;
+  openid: string | null;
+  /** Path of a WeChat login. */
+  login: string | null;
+}
+
 export interface Session {
   userId: string;
   token: string;
   /** ISO 8601 */
   expiresAt: string;
   products: Product[];
-  /** Ways to pay that work in a browser and have a merchant account behind them. */
-  methods: string[];
+  ways: Way[];
   sandboxUrl: string | null;
   graphiql: boolean;
 }

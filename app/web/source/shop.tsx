@@ -5,6 +5,8 @@
  *     choose ──pay──▶ opening ──createPayment──▶ watching ──final──▶ done
  *        ▲               │ refused                  │ failed, closed
  *        └───────────────┴──────────────────────────┘
+ *
+ * WeChat's login comes between the order and the payment, on another page.
  */
 import type { Client } from "graphql-ws";
 import { render } from "preact";
@@ -13,8 +15,10 @@ import { type Connection, connect, Refused, send, Unreachable, watch } from "./a
 import { type Entry, EventLog, Integration } from "./developers";
 import { Checkout, type Stage } from "./checkout";
 import { Choice } from "./choice";
-import { CREATE, NEW_TAB, type Order, type Payment, PAYMENTS_OF_ORDER, SAME_TAB, WATCH_ORDER, WATCH_PAYMENT, yuan } from "./payment";
+import { CREATE, EXPLAIN, NEW_TAB, type Order, type Payment, PAYMENTS_OF_ORDER, READ_ORDER, SAME_TAB, SYNC, WATCH_ORDER, WATCH_PAYMENT, yuan } from "./payment";
 import { createOrder, type DemoOrder, visitor } from "./session";
+import { wayOf } from "./ways";
+import { forgetPayer, logIn, openCashier, payerFor, takeArrival } from "./wechat";
 import "./shop.css";
 
 const CREATE_ATTEMPTS = 6;
@@ -39,6 +43,12 @@ async function openPayment(input: Record<string, unknown>, report: (text: string
   }
 }
 
+const asDemoOrder = ({ id, data }: Order): DemoOrder => ({ orderId: id, title: data.title ?? "", amount: yuan(data.amount) });
+
+interface Explained {
+  explainWechatError: { explanationZh: string } | null;
+}
+
 /** What is being watched. `returned`: taken from the address, so that a missing payment has to be looked up. */
 interface Place {
   orderId: string | null;
@@ -53,9 +63,11 @@ function placeInAddress(): Place {
   return { orderId: id("order"), paymentId: id("payment"), returned: true };
 }
 
+const arrival = takeArrival(wayOf);
+
 function Shop() {
   const [place, setPlace] = useState(placeInAddress);
-  const [stage, setStage] = useState<Stage>(place.orderId ? "watching" : "choosing");
+  const [stage, setStage] = useState<Stage>(place.orderId ? (arrival.login ? "opening" : "watching") : "choosing");
   const [order, setOrder] = useState<Order>();
   const [payment, setPayment] = useState<Payment>();
   const [trouble, setTrouble] = useState<string>();
@@ -82,13 +94,14 @@ function Shop() {
     }
     latest.current = next;
     setPayment(next);
+    if (next.status === "SUCCESSFUL") setTrouble(undefined);
     const tone = next.status === "SUCCESSFUL" ? "good" : next.final ? "bad" : undefined;
     log("支付", `${from} #${next.id} v${next.version} ${next.status}${next.checking ? "（确认中）" : ""}`, tone);
   };
 
   // Coming back from a cashier the address names the order only: its newest payment is the one meant.
   useEffect(() => {
-    if (!place.returned || !place.orderId || place.paymentId) return;
+    if (!place.returned || !place.orderId || place.paymentId || arrival.login) return;
     const orderId = place.orderId;
     let left = false;
     const look = (attempt: number): void => {
@@ -137,6 +150,11 @@ function Shop() {
   }, [place.orderId]);
 
   useEffect(() => {
+    if (arrival.login && place.orderId) void resume(place.orderId, arrival.login);
+    if (arrival.word && place.paymentId) void hear(arrival.word, place.paymentId);
+  }, []);
+
+  useEffect(() => {
     document.title = payment?.status === "SUCCESSFUL" ? "支付成功 · 收银" : "收银 · 演示小店";
   }, [payment?.status]);
 
@@ -165,40 +183,81 @@ function Shop() {
     setStage("opening");
     // A browser opens a new tab only during the press itself; where it goes is known a moment later.
     const cashier = NEW_TAB.has(method) ? window.open("about:blank", "_blank") : null;
-    let made: DemoOrder | undefined;
+    let made = order && asDemoOrder(order);
     try {
-      made = order
-        ? { orderId: order.id, title: order.data.title ?? "", amount: yuan(order.data.amount) }
-        : await createOrder(product);
+      made ??= await createOrder(product);
       if (!order) log("订单", `下单 #${made.orderId} ${made.title} ¥${made.amount}`);
-      const opened = await openPayment(
-        {
-          orderId: made.orderId,
-          method,
-          amount: made.amount,
-          subject: made.title,
-          returnUrl: `${location.origin}/?order=${made.orderId}`,
-          idempotencyKey: newKey(),
-        },
-        (text) => log("支付", text, "bad"),
-      );
-      receive(opened, "回答");
-      go(opened.orderId, opened.id);
-      const next = opened.action;
-      if (next?.__typename === "Redirect") {
-        if (cashier) {
-          cashier.opener = null;
-          cashier.location.replace(next.url);
-        } else if (SAME_TAB.has(method)) location.assign(next.url);
-      } else cashier?.close();
+      const way = wayOf(method);
+      if (way?.login && !payerFor(way)) logIn(way, made.orderId);
+      else await open(made, method, cashier);
     } catch (error) {
       cashier?.close();
-      // The next try is about the same order.
-      if (made) setOrder({ id: made.orderId, data: { title: made.title, amount: made.amount, status: "unpaid" } });
-      setTrouble(error instanceof Error ? error.message : String(error));
-      setStage("choosing");
-      log("支付", error instanceof Refused ? `被拒绝 ${error.code}` : "没有收到回答", "bad");
+      giveUp(error, made);
     }
+  }
+
+  /** Goes on where the login interrupted. */
+  async function resume(orderId: string, login: { method: string; refusal: string | null }) {
+    let made: DemoOrder | undefined;
+    try {
+      const found = (await send<{ order: Order | null }>(READ_ORDER, { id: orderId })).order;
+      if (!found) throw new Refused("ORDER_NOT_FOUND", "没有这张订单");
+      made = asDemoOrder(found);
+      if (login.refusal) throw new Refused("LOGIN", login.refusal);
+      await open(made, login.method, null);
+    } catch (error) {
+      giveUp(error, made);
+    }
+  }
+
+  /** Opens the payment and goes to its cashier; `tab` waits for one that opens in a tab of its own. */
+  async function open(made: DemoOrder, method: string, tab: Window | null) {
+    const input = {
+      orderId: made.orderId,
+      method,
+      amount: made.amount,
+      subject: made.title,
+      returnUrl: `${location.origin}/?order=${made.orderId}`,
+      idempotencyKey: newKey(),
+      ...payerFor(wayOf(method)),
+    };
+    const opened = await openPayment(input, (text) => log("支付", text, "bad"));
+    receive(opened, "回答");
+    go(opened.orderId, opened.id);
+    const next = opened.action;
+    if (next?.__typename !== "Redirect") tab?.close();
+    else if (tab) {
+      tab.opener = null;
+      tab.location.replace(next.url);
+    } else if (SAME_TAB.has(method)) location.assign(next.url);
+    if (next?.__typename === "WechatPayParams") void callWechat(opened);
+  }
+
+  async function callWechat({ id, orderId, action }: Payment) {
+    if (action?.__typename !== "WechatPayParams") return;
+    setTrouble(undefined);
+    await hear(await openCashier(action, `${location.origin}/?order=${orderId}&payment=${id}`), id);
+  }
+
+  /** The cashier's word is no result; it says whether to ask now, or what the payer should know. */
+  async function hear(word: string, paymentId: string) {
+    log("支付", `收银台说 ${word}`, "quiet");
+    if (/:cancel$/.test(word)) return setTrouble("已取消，没有扣款；可以接着付。");
+    if (!/:ok$/.test(word)) {
+      const answer = await send<Explained>(EXPLAIN, { message: word.slice(0, 500) }).catch(() => undefined);
+      setTrouble(answer?.explainWechatError?.explanationZh ?? word);
+    }
+    const asked = await send<{ syncPayment: Payment }>(SYNC, { id: paymentId }).catch(() => undefined);
+    if (asked) receive(asked.syncPayment, "查询");
+  }
+
+  /** Back to the choice; the next try is about the same order. */
+  function giveUp(error: unknown, made: DemoOrder | undefined) {
+    if (error instanceof Refused) forgetPayer();
+    if (made) setOrder({ id: made.orderId, data: { title: made.title, amount: made.amount, status: "unpaid" } });
+    setTrouble(error instanceof Error ? error.message : String(error));
+    setStage("choosing");
+    log("支付", error instanceof Refused ? `被拒绝 ${error.code}` : "没有收到回答", "bad");
   }
 
   /** One more try on the same order, or a new visit to the shelf. */
@@ -233,7 +292,7 @@ function Shop() {
           {stage === "choosing" || stage === "opening" ? (
             <Choice order={order} opening={stage === "opening"} trouble={trouble} onPay={pay} onBack={() => startOver(false)} />
           ) : (
-            <Checkout payment={payment} order={order} trouble={trouble} onAsk={ask} onStartOver={startOver} />
+            <Checkout payment={payment} order={order} trouble={trouble} onAsk={ask} onCashier={callWechat} onStartOver={startOver} />
           )}
         </section>
         <aside aria-label="给开发者">

@@ -1,0 +1,31 @@
+"""What a visitor of the demo shop sees and does."""
+
+from tests.web.browser import Page
+
+PHONE, DESKTOP = (360, 780), (1280, 900)
+STATUS = "document.querySelector('.checkout')?.dataset.status"
+ORDER_STATUS = "document.querySelector('#order-status')?.innerText"
+WATCHING = f"{STATUS} === 'PENDING' && {ORDER_STATUS} === '待付款' && document.querySelector('.pill.open')"
+CHECKING = "document.querySelector('.checkout')?.dataset.checking === 'true'"
+PAID = f"{STATUS} === 'SUCCESSFUL' && {ORDER_STATUS} === '已付款'"
+# By how much the page is wider than the window; a negative number is the space kept for a scroll bar.
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+PAY_AT_THE_CASHIER = "form[action$='/pay'] button"
+
+
+async def order_on(page: Page) -> int:
+    """The order that the page is about."""
+    return int(await page.run("new URLSearchParams(location.search).get('order')"))
+
+
+async def press_pay(page: Page, method: str) -> None:
+    """Chooses a way to pay and presses the button."""
+    await page.press(f".way input[value={method}]")
+    await page.press("#pay")
+
+
+def assert_untroubled(*pages: Page) -> None:
+    """No page complained, none asked another machine for anything."""
+    for page in pages:
+        assert page.complaints == []
+        assert page.foreign_requests == []
