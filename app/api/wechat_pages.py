@@ -8,7 +8,6 @@ GET /MP_verify_….txt               from the site's root, because WeChat looks 
 import re
 from collections.abc import Sequence
 from html import escape
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -19,7 +18,6 @@ from app.errors import (
     ShouyinError,
     WechatAppMisconfigured,
     WechatRateLimited,
-    WechatStateInvalid,
 )
 from app.runtime import Runtime
 from app.wechat.oauth import COOKIE_LIFE
@@ -130,11 +128,12 @@ def _read_query(query: bytes) -> dict[str, str]:
 
 
 def _read_cookie(headers: Headers) -> str | None:
-    try:
-        cookie = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
-    except CookieError as exc:
-        raise WechatStateInvalid("the cookies of this browser are malformed: begin again on the page") from exc
-    return cookie[COOKIE].value if COOKIE in cookie else None
+    """Ours among all that the browser sends. Python's own reader gives up at the first malformed one of others."""
+    for pair in headers.get(b"cookie", b"").decode("latin-1").split(";"):
+        name, _, text = pair.strip().partition("=")
+        if name == COOKIE:
+            return text
+    return None
 
 
 async def _redirect(send: Send, url: str, cookie: bytes) -> int:
