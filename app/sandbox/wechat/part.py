@@ -2,7 +2,7 @@
 
 from starlette.routing import BaseRoute
 
-from app.sandbox.wechat import v2, v3
+from app.sandbox.wechat import cloud, v2, v3
 from app.sandbox.wechat.bridge import Bridge
 from app.sandbox.wechat.control import WechatControl
 from app.sandbox.wechat.pages import PayerPages
@@ -18,6 +18,7 @@ def wechat_part(ground: Ground) -> Part:
     routes: list[BaseRoute] = [
         *v3.routes(wechat, signers),
         *v2.routes(wechat),
+        *cloud.routes(wechat),
         *PayerPages(wechat.desk, wechat.book).routes(),
         *Bridge(wechat.book).routes(),
         *WechatControl(wechat, signers).routes(),

@@ -16,7 +16,6 @@ import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,7 +32,6 @@ from app.sandbox.wechat.v2_errors import (
     WRONG_SIGNATURE,
     BusinessRefusal,
     TransportRefusal,
-    badly_formed,
     missing,
     no_such_order,
     of_a_trade,
@@ -46,14 +44,12 @@ from app.sandbox.wechat.v2_fields import (
     QUERY,
     check_form,
     check_present,
-    parse_compact,
+    expiry_of,
 )
 from app.sandbox.wechat.v2_notices import Fields, V2Channel, caller_fields, paid_fields
 from app.sandbox.wechat.v2_signing import HMAC_LENGTH, HMAC_SHA256, MD5, SIGN_TYPES, is_signed, sign
 from app.sandbox.wechat.xml import MAX_BYTES, NotUtf8, XmlRefused, read_xml, write_xml
 from app.sandbox.wire import DroppedConnection, SilentConnection
-
-MIN_EXPIRY = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +211,6 @@ class V2Gateway:
         payers = {"openid": "", "sub_openid": ""}
         if product is Product.JSAPI:
             payers = {name: self._payer(fields, name) for name in payers}
-        time_expire = parse_compact(fields.get("time_expire", ""))
-        if time_expire is not None and time_expire < self._ground.clock.now() + MIN_EXPIRY:
-            raise badly_formed("time_expire", "时间过短：至少 1 分钟之后")
         kept = {"body", "out_trade_no", "total_fee", "notify_url", "attach", "time_expire", *payers} | CALLER
         return Order(
             channel=V2Channel(call.sign_type),
@@ -228,7 +221,7 @@ class V2Gateway:
             total_fen=int(fields["total_fee"]),
             notify_url=fields["notify_url"],
             attach=fields.get("attach", ""),
-            time_expire=time_expire,
+            time_expire=expiry_of(fields.get("time_expire", ""), self._ground.clock.now()),
             others=json.dumps({name: value for name, value in sorted(fields.items()) if name not in kept}),
             **payers,
         )

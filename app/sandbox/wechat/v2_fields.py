@@ -8,13 +8,14 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 from app.sandbox.clock import BEIJING
 from app.sandbox.wechat.v2_errors import badly_formed, missing
 
 MAX_TOTAL_FEN = 10_000_000_000  # one hundred million yuan
+MIN_EXPIRY = timedelta(minutes=1)
 COMPACT_FORMAT = "%Y%m%d%H%M%S"
 
 _OUT_TRADE_NO = re.compile(r"[A-Za-z0-9_|*-]{6,32}")
@@ -39,6 +40,14 @@ def parse_compact(text: str) -> datetime | None:
         return datetime.strptime(text, COMPACT_FORMAT).replace(tzinfo=BEIJING).astimezone(UTC)
     except ValueError:
         return None
+
+
+def expiry_of(time_expire: str, now: datetime) -> datetime | None:
+    """The last moment to pay of a well-formed text; None for an empty one. Raises TransportRefusal when too near."""
+    instant = parse_compact(time_expire)
+    if instant is not None and instant < now + MIN_EXPIRY:
+        raise badly_formed("time_expire", "时间过短：至少 1 分钟之后")
+    return instant
 
 
 def _text(max_chars: int) -> Rule:
