@@ -124,17 +124,23 @@ def _assemble(
         plan=plan,
         payments=payments,
         inbox=Inbox(database=database, accounts=accounts, clock=clock, bell=bell, metrics=metrics),
-        flows=Flows(
-            database=database,
-            clock=clock,
-            bell=bell,
-            metrics=metrics,
-            flows=flows,
-            timeout_s=config.flow_timeout_s,
-            attempts=config.flow_attempts,
-        ),
+        flows=_flows(config, clock, database, bell, metrics, flows),
         wechat=build_wechat(config, clock, database, http),
         realtime=live,
+    )
+
+
+def _flows(
+    config: Config, clock: Clock, database: Database, bell: Doorbell, metrics: Metrics, flows: Mapping[str, Flow]
+) -> Flows:
+    return Flows(
+        database=database,
+        clock=clock,
+        bell=bell,
+        metrics=metrics,
+        flows=flows,
+        timeout_s=config.flow_timeout_s,
+        attempts=config.flow_attempts,
     )
 
 
