@@ -3,6 +3,7 @@
 from tests.sandbox.alipay.client import AlipayClient, new_number
 from tests.sandbox.handle import SandboxHandle
 from tests.sandbox.merchant_server import MerchantServer
+from tests.sandbox.wechat.client import WechatClient, order_number
 
 
 async def test_an_empty_sandbox_says_where_to_send_calls(sandbox: SandboxHandle) -> None:
@@ -35,3 +36,21 @@ async def test_no_key_and_no_token_is_on_the_page(sandbox: SandboxHandle, accoun
     assert accounts["isv"]["app_id"] in page
     assert accounts["isv"]["app_auth_token"] not in page
     assert "PRIVATE KEY" not in page
+
+
+async def test_both_providers_trades_stand_in_one_list_with_the_accounts_below(
+    sandbox: SandboxHandle, alipay: AlipayClient, wechat: WechatClient
+) -> None:
+    numbers = [order_number(), new_number(), order_number()]
+    await wechat.prepay(numbers[0], amount={"total": 1230})
+    await alipay.opened(numbers[1])
+    await wechat.prepay(numbers[2])
+    await sandbox.pay(numbers[0])
+    page = (await sandbox.http.get(sandbox.base_url)).text
+    places = [page.index(number) for number in numbers]
+    assert places == sorted(places, reverse=True)
+    assert (await sandbox.trade(numbers[0]))["pay_url"] in page
+    for text in ("¥12.30", "微信支付 · JSAPI · ", "支付宝 · page · ", "mchid 1900000001", "sub_mch_id 1900000106"):
+        assert text in page
+    for secret in ("apiv3_key", "private_key"):
+        assert wechat.account[secret] not in page

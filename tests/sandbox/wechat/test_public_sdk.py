@@ -1,4 +1,4 @@
-"""A public WeChat Pay SDK, wechatpayv3, pointed at the sandbox: it signs, the sandbox verifies, and the other way round.
+"""A public WeChat Pay SDK, wechatpayv3, pointed at the sandbox: it signs, the sandbox verifies, and vice versa.
 
 The SDK is imported by name because it has no types. Its address is fixed; here it is the only thing that is changed.
 """
