@@ -5,6 +5,7 @@
     │   ├── Unauthenticated  Forbidden  NotFound
     │   ├── InvalidInput  InvalidAmount  AmountMismatch  QueryTooComplex
     │   ├── OrderNotFound  OrderAlreadyPaid  IdempotencyConflict
+    │   ├── RefundExceedsPayment  PaymentNotRefundable
     │   ├── PaymentsNotActive  PlanExpired  MethodNotConfigured
     │   ├── WechatCodeInvalid  WechatStateInvalid  WechatLoginRefused
     │   └── WechatUserBlocked  WechatSnapshotUser  WechatRateLimited  WechatAppMisconfigured
@@ -106,6 +107,20 @@ class OrderAlreadyPaid(CallerError):
 
     code = "ORDER_ALREADY_PAID"
     default_zh = "订单已支付，请勿重复支付"
+
+
+class RefundExceedsPayment(CallerError):
+    """More than what is left of the payment."""
+
+    code = "REFUND_EXCEEDS_PAYMENT"
+    default_zh = "退款金额超出可退金额"
+
+
+class PaymentNotRefundable(CallerError):
+    """The payment is not paid, given back already, or too old."""
+
+    code = "PAYMENT_NOT_REFUNDABLE"
+    default_zh = "该支付无法退款"
 
 
 class IdempotencyConflict(CallerError):

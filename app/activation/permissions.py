@@ -2,22 +2,24 @@
 
 An administrator holds every action without a grant, but refunds: those are granted to nobody, the administrator's own
 role included, until someone grants them. The role `*` is everybody who has a token. Rows are seen and acted on only by
-their owner, whatever is granted; an administrator sees all. What configures the deployment is not granted: it is for
+their owner, and by an administrator; a grant of refunds alone may reach everybody's. What configures the deployment is not granted: it is for
 administrators.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 from app.auth import Principal
 from app.clock import Clock
-from app.db import Database, Transaction
+from app.db import Database
 from app.errors import Forbidden, InvalidInput
 
 EVERYBODY: Final = "*"
+# Roles of people who pay: a login through WeChat gives "user".
+_CUSTOMERS: Final = frozenset({EVERYBODY, "user"})
 _ROLE_LIMIT: Final = 64
 
 
@@ -35,9 +37,12 @@ _NEVER_BY_DEFAULT: Final = frozenset({Action.PAYMENT_REFUND})
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """How far a grant goes. Fen; None is without a bound."""
+class Reach:
+    """How far a grant of payment.refund goes: whose payments, and how much in fen (None is without a bound).
 
+    `scope` None is what suits the role: customers reach their own, any other role everybody's."""
+
+    scope: Literal["OWN", "ALL"] | None = None
     largest_refund_fen: int | None = None
     largest_refund_per_day_fen: int | None = None
 
@@ -48,6 +53,7 @@ class Permission:
 
     role: str
     action: str
+    scope: Literal["OWN", "ALL"]
     largest_refund_fen: int | None
     largest_refund_per_day_fen: int | None
     granted_by: str
@@ -61,16 +67,12 @@ class Permissions:
         self._db = database
         self._clock = clock
 
-    async def require(self, caller: Principal, action: Action, *, tx: Transaction | None = None) -> Bounds:
-        """The bounds under which the caller may do this; in the caller's transaction where one is given.
-
-        Raises Forbidden."""
+    async def require(self, caller: Principal, action: Action) -> None:
+        """Raises Forbidden unless the caller may do this, as far as rows do not matter."""
         if caller.is_admin and action not in _NEVER_BY_DEFAULT:
-            return Bounds()
-        row = await (tx or self._db).one("permission.held", roles_of(caller), action)
-        if row is None:
+            return
+        if await self._db.one("permission.held", roles_of(caller), action) is None:
             raise forbidden(action)
-        return Bounds(**row)
 
     async def list(self, caller: Principal) -> list[Permission]:
         """All grants. Raises Forbidden."""
@@ -82,35 +84,25 @@ class Permissions:
         caller: Principal,
         role: str,
         action: str,
-        bounds: Bounds = Bounds(),
+        reach: Reach | None = None,
         *,
         correlation_id: str | None = None,
         address: str | None = None,
     ) -> bool:
-        """Grants an action to a role, or changes its bounds; whether anything changed.
-
-        Raises Forbidden, InvalidInput."""
+        """Grants an action to a role, or changes its reach; whether anything changed. Raises Forbidden, InvalidInput."""
         _require_admin(caller)
         granted = _read_action(action)
         _check_role(role)
-        if bounds != Bounds() and granted is not Action.PAYMENT_REFUND:
-            raise InvalidInput(f"largestRefund: only {Action.PAYMENT_REFUND} has bounds", field="largestRefund")
-        for field, fen in (
-            ("largestRefund", bounds.largest_refund_fen),
-            ("largestRefundPerDay", bounds.largest_refund_per_day_fen),
-        ):
-            if fen is not None and fen < 1:
-                raise InvalidInput(f"{field}: more than nothing, or leave it out", field=field)
+        reach = _checked_reach(granted, role, reach or Reach())
         now = self._clock.now()
         async with self._db.transaction() as tx:
             row = await tx.one(
-                "permission.grant", role, granted, bounds.largest_refund_fen, bounds.largest_refund_per_day_fen,
-                caller.sub, now,
+                "permission.grant", role, granted, reach.scope, reach.largest_refund_fen,
+                reach.largest_refund_per_day_fen, caller.sub, now,
             )  # fmt: skip
             if row is None:
                 return False
-            details = {"role": role, "largest_refund_fen": bounds.largest_refund_fen}
-            details |= {"largest_refund_per_day_fen": bounds.largest_refund_per_day_fen}
+            details = {"role": role, **asdict(reach)}
             await tx.one("audit.append", now, caller.sub, "permission.grant", granted, details, address, correlation_id)
         return True
 
@@ -163,6 +155,21 @@ def _read_action(text: str) -> Action:
     except ValueError:
         known = ", ".join(Action)
         raise InvalidInput(f"action: {text[:64]!r} is not one of {known}", field="action") from None
+
+
+def _checked_reach(action: Action, role: str, reach: Reach) -> Reach:
+    """The reach with its scope filled in. Raises InvalidInput."""
+    if action is not Action.PAYMENT_REFUND:
+        if reach != Reach():
+            raise InvalidInput(f"action: only {Action.PAYMENT_REFUND} has a scope and bounds", field="action")
+        return Reach("OWN")
+    for field, fen in (
+        ("largestRefund", reach.largest_refund_fen),
+        ("largestRefundPerDay", reach.largest_refund_per_day_fen),
+    ):
+        if fen is not None and fen < 1:
+            raise InvalidInput(f"{field}: more than nothing, or leave it out", field=field)
+    return replace(reach, scope=reach.scope or ("OWN" if role in _CUSTOMERS else "ALL"))
 
 
 def _check_role(role: str) -> None:

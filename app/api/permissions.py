@@ -1,18 +1,26 @@
 """Permissions on the API, for administrators."""
 
 from datetime import datetime
+from enum import StrEnum
 
 import strawberry
 
-from app.activation.permissions import Bounds
+from app.activation.permissions import Reach
 from app.api.context import ApiInfo
 from app.api.scalars import Yuan
+
+
+@strawberry.enum(description="Whose payments a grant reaches: the caller's own, or everybody's.")
+class PermissionScope(StrEnum):
+    OWN = "OWN"
+    ALL = "ALL"
 
 
 @strawberry.type(description="An action granted to a role; `*` is everybody with a token.")
 class Permission:
     role: str
     action: str
+    scope: PermissionScope
     largest_refund: Yuan | None = strawberry.field(description="The largest single refund; null is without a bound.")
     largest_refund_per_day: Yuan | None = strawberry.field(
         description="The largest sum of one caller's refunds in a day of Shanghai's calendar; null is without a bound."
@@ -30,6 +38,7 @@ class PermissionQuery:
             Permission(
                 role=row.role,
                 action=row.action,
+                scope=PermissionScope(row.scope),
                 largest_refund=_yuan(row.largest_refund_fen),
                 largest_refund_per_day=_yuan(row.largest_refund_per_day_fen),
                 granted_by=row.granted_by,
@@ -43,8 +52,9 @@ class PermissionQuery:
 class PermissionMutation:
     @strawberry.mutation(
         description=(
-            "Grants an action (payment.create, payment.close, payment.sync, payment.refund) to a role, or changes the "
-            "bounds of a granted payment.refund. True when something changed. For administrators."
+            "Grants an action (payment.create, payment.close, payment.sync, payment.refund) to a role, or changes how "
+            "far a granted payment.refund reaches. Without `scope` the roles * and user reach their own payments, any "
+            "other role everybody's. True when something changed. For administrators."
         )
     )
     async def grant_permission(
@@ -52,6 +62,7 @@ class PermissionMutation:
         info: ApiInfo,
         role: str,
         action: str,
+        scope: PermissionScope | None = None,
         largest_refund: Yuan | None = None,
         largest_refund_per_day: Yuan | None = None,
     ) -> bool:
@@ -60,7 +71,7 @@ class PermissionMutation:
             context.administrator(),
             role,
             action,
-            Bounds(largest_refund, largest_refund_per_day),
+            Reach(None if scope is None else scope.value, largest_refund, largest_refund_per_day),
             correlation_id=context.correlation_id,
             address=context.address,
         )

@@ -194,7 +194,7 @@ class Payments:
         now = self._clock.now()
         provider = self._provider_for(request, now)
         request = _with_payer(caller, request, provider)
-        number = new_out_trade_no(now)
+        number = new_number("SY", now)
         expires_at = now + (request.expires_in or self._limits.default_expiry)
         draft = self._request(request, number, now, expires_at)
         provider.check_request(draft)
@@ -414,11 +414,11 @@ def may_see(caller: Principal, owner: str | None) -> bool:
     return caller.is_admin or owner is None or owner == caller.sub
 
 
-def new_out_trade_no(now: datetime) -> str:
-    """A number of 26 characters nobody can guess, sortable by time: SY + Shanghai time + 10 random characters."""
+def new_number(prefix: str, now: datetime) -> str:
+    """A number of 26 characters nobody can guess, sortable by time: prefix + Shanghai time + 10 random characters."""
     # The alphabet has 32 characters, so that five bits of a byte choose evenly; one system call instead of twenty.
     random = "".join([_NUMBER_ALPHABET[byte & 31] for byte in secrets.token_bytes(10)])
-    return f"SY{now.astimezone(SHANGHAI):%Y%m%d%H%M%S}{random}"
+    return f"{prefix}{now.astimezone(SHANGHAI):%Y%m%d%H%M%S}{random}"
 
 
 def first_check(provider: Provider, payment: Payment) -> datetime:

@@ -54,6 +54,7 @@ class Payment:
     amount_fen: int
     paid_amount_fen: int | None
     refunded_amount_fen: int
+    reserved_refund_fen: int
     subject: str
     out_trade_no: str
     transaction_id: str | None
@@ -84,6 +85,11 @@ class Payment:
             fully = self.refunded_amount_fen == self.paid_amount_fen
             return PaymentStatus.REFUNDED if fully else PaymentStatus.PARTIALLY_REFUNDED
         return PaymentStatus(self.status)
+
+    @property
+    def refundable_fen(self) -> int:
+        """What can still be given back: paid, less what went back, less what is on its way back."""
+        return (self.paid_amount_fen or 0) - self.refunded_amount_fen - self.reserved_refund_fen
 
     @property
     def final(self) -> bool:
@@ -132,6 +138,7 @@ def read_payment(row: Row) -> Payment:
         amount_fen=row["amount_fen"],
         paid_amount_fen=row["paid_amount_fen"],
         refunded_amount_fen=row["refunded_amount_fen"],
+        reserved_refund_fen=row["reserved_refund_fen"],
         subject=row["subject"],
         out_trade_no=row["out_trade_no"],
         transaction_id=row["transaction_id"],

@@ -170,12 +170,65 @@ class PaymentReport:
 QueryOutcome = PaymentReport | Rejected | NotReached | Unknown
 
 
+class ReportedRefund(StrEnum):
+    """What a provider says of a refund. An unknown word of theirs is PENDING, and logged."""
+
+    PENDING = "PENDING"
+    REFUNDED = "REFUNDED"
+    # It will not happen under this number; the money stays with the merchant.
+    FAILED = "FAILED"
+    # The provider has no such refund. It may be asked for again under the same number.
+    NOT_FOUND = "NOT_FOUND"
+
+
+@dataclass(frozen=True, slots=True)
+class RefundRequest:
+    """One refund to ask for. The same refund gives the same request however often it is sent.
+
+    `out_refund_no` is ours and makes repeating harmless; `total_fen` is what the payment's order came to. `notify_url` is
+    ours and absolute."""
+
+    out_trade_no: str
+    out_refund_no: str
+    amount_fen: int
+    total_fen: int
+    notify_url: str
+    created_at: datetime
+    transaction_id: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefundReport:
+    """What a provider says about one refund. Amounts are fen; None where it did not say.
+
+    A notification may name only the payment and the amount: then `out_refund_no` is None. `failure` says why it failed,
+    or, while PENDING, what stands in its way and needs a person."""
+
+    out_trade_no: str
+    out_refund_no: str | None
+    status: ReportedRefund
+    source: Literal["notification", "query", "answer"]
+    amount_fen: int | None = None
+    provider_refund_id: str | None = None
+    refunded_at: datetime | None = None
+    account_claims: Mapping[str, str] = field(default_factory=dict)
+    failure: Rejected | None = None
+
+
+# PENDING: taken, and worked on. REFUNDED: done at once. Rejected: it said no, no money moves under this number.
+RefundOutcome = RefundReport | Rejected | NotReached | Unknown
+
+
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A verified notification. `event_key` is equal for repeats of one event and for nothing else."""
+    """A verified notification. `event_key` is equal for repeats of one event and for nothing else.
+
+    `refund_hint` is the number of a refund of ours that a payment's notice mentions: worth asking about now."""
 
     event_key: str
-    report: PaymentReport
+    report: PaymentReport | RefundReport
+    refund_hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +267,10 @@ class Provider(Protocol):
     modes: Sequence[str]
     # Ages of a payment at which it is asked about; after the last one the last gap repeats until it expires.
     query_schedule: Sequence[timedelta]
+    # The same for a refund, from when it was asked for; the last gap repeats until it is known.
+    refund_schedule: Sequence[timedelta]
+    # How long after its payment money can be given back.
+    refund_window: timedelta
     minimum_expiry: timedelta
     maximum_expiry: timedelta
 
@@ -242,6 +299,16 @@ class Provider(Protocol):
 
     async def close_payment(self, account: Account, out_trade_no: str) -> CloseOutcome:
         """Asks that no money be taken for this number any more."""
+        ...
+
+    async def create_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
+        """Asks for a refund; repeating it with the same `out_refund_no` must not give money back twice.
+
+        Rejected only where it is certain that nothing was or will be given back under this number."""
+        ...
+
+    async def query_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
+        """Asks what became of a refund. "No such refund" is a report with NOT_FOUND."""
         ...
 
     async def read_notification(

@@ -10,10 +10,11 @@ where provider = 'ALIPAY';
 alter table shouyin.payment add column app_id text, add column client_address text;
 
 -- Who may do what: an action granted to a role. Administrators hold every action but refunds without a row; the role * is
--- everybody with a token. Bounds are of refunds, in fen; null is none.
+-- everybody with a token. Scope and bounds are of refunds: whose payments, and how much, in fen; null is no bound.
 create table shouyin.permission (
   role text not null,
   action text not null,
+  scope text not null default 'OWN' check (scope in ('OWN', 'ALL')),
   largest_refund_fen bigint check (largest_refund_fen > 0),
   largest_refund_per_day_fen bigint check (largest_refund_per_day_fen > 0),
   granted_by text not null,

@@ -8,27 +8,35 @@ from shouyin.open_payment($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
   $22);
 
 -- name: find
-select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen, subject,
-  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by, correlation_id, expires_at,
+select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
+  reserved_refund_fen, subject,
+  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
+  correlation_id, expires_at,
   created_at, updated_at, paid_at, late, check_at, check_attempts, version
 from shouyin.payment where id = $1;
 
 -- name: by_ids
-select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen, subject,
-  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by, correlation_id, expires_at,
+select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
+  reserved_refund_fen, subject,
+  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
+  correlation_id, expires_at,
   created_at, updated_at, paid_at, late, check_at, check_attempts, version
 from shouyin.payment where id = any($1::bigint[]);
 
 -- name: by_orders
 -- Leans on payment_by_order.
-select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen, subject,
-  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by, correlation_id, expires_at,
+select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
+  reserved_refund_fen, subject,
+  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
+  correlation_id, expires_at,
   created_at, updated_at, paid_at, late, check_at, check_attempts, version
 from shouyin.payment where order_id = any($1::bigint[]) order by order_id, id;
 
 -- name: lock_by_number
-select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen, subject,
-  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by, correlation_id, expires_at,
+select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
+  reserved_refund_fen, subject,
+  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
+  correlation_id, expires_at,
   created_at, updated_at, paid_at, late, check_at, check_attempts, version
 from shouyin.payment where out_trade_no = $1 for no key update;
 
@@ -41,7 +49,9 @@ with accepted as (
     check_attempts = 0
   where id = $1 and status = 'CREATED'
   returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-    subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by, correlation_id,
+  reserved_refund_fen,
+    subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url,
+    created_by, correlation_id,
     expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
@@ -56,7 +66,9 @@ with failed as (
   set status = 'FAILED', failure = $2, updated_at = $3, check_at = null
   where id = $1 and status = any($4::text[])
   returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-    subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by, correlation_id,
+  reserved_refund_fen,
+    subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url,
+    created_by, correlation_id,
     expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
@@ -71,7 +83,9 @@ with closed as (
   set status = 'CLOSED', updated_at = $2, check_at = $3
   where id = $1 and status in ('CREATED', 'PENDING')
   returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-    subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by, correlation_id,
+  reserved_refund_fen,
+    subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url,
+    created_by, correlation_id,
     expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
@@ -92,8 +106,10 @@ with before as (
   from before
   where p.id = before.id and p.status in ('CREATED', 'PENDING', 'CLOSED', 'FAILED')
   returning p.id, p.order_id, p.owner, p.merchant_account_id, p.provider, p.method, p.amount_fen, p.paid_amount_fen,
-    p.refunded_amount_fen, p.subject, p.out_trade_no, p.transaction_id, p.status, p.failure, p.action, p.openid, p.app_id,
-    p.client_address, p.return_url, p.created_by, p.correlation_id, p.expires_at, p.created_at, p.updated_at, p.paid_at, p.late, p.check_at,
+    p.refunded_amount_fen, p.reserved_refund_fen, p.subject, p.out_trade_no, p.transaction_id, p.status, p.failure,
+    p.action, p.openid, p.app_id,
+    p.client_address, p.return_url, p.created_by, p.correlation_id, p.expires_at, p.created_at, p.updated_at, p.paid_at,
+    p.late, p.check_at,
     p.check_attempts, p.version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, details, correlation_id, created_at)
@@ -112,7 +128,9 @@ set check_at = $2, check_attempts = check_attempts + 1
 where id = any (array(
   select id from shouyin.payment where check_at <= $1 order by check_at limit $3 for no key update skip locked))
 returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by, correlation_id,
+  reserved_refund_fen,
+  subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
+  correlation_id,
   expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version;
 
 -- name: check_later
@@ -136,3 +154,16 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
 on conflict (merchant_account_id, out_trade_no, field, reported) do update
 set seen = shouyin.difference.seen + 1, last_seen_at = excluded.last_seen_at
 returning seen;
+
+-- name: refunded_elsewhere
+-- The provider gave back more than we know of: somebody used its own console. $1 id, $2 what it gave back in all, $3 now
+with known as (
+  update shouyin.payment
+  set refunded_amount_fen = least($2, paid_amount_fen - reserved_refund_fen), updated_at = $3
+  where id = $1 and status = 'SUCCESSFUL' and refunded_amount_fen + reserved_refund_fen < least($2, paid_amount_fen)
+  returning id, order_id, correlation_id, refunded_amount_fen
+)
+insert into shouyin.event (kind, payment_id, order_id, details, correlation_id, created_at)
+select 'payment.refunded_elsewhere', id, order_id, jsonb_build_object('refunded_fen', refunded_amount_fen), correlation_id, $3
+from known
+returning id;
