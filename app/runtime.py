@@ -24,6 +24,8 @@ from app.payments.model import Payment
 from app.providers.registry import build_registry
 from app.providers.transport import open_client
 from app.realtime import Realtime, RealtimeMetrics, Source
+from app.refunds.actions import Refunds
+from app.refunds.model import Refund
 from app.vault import Vault
 from app.wechat import Wechat, build_wechat
 
@@ -43,6 +45,7 @@ class Runtime:
     permissions: Permissions
     plan: Plan
     payments: Payments
+    refunds: Refunds
     inbox: Inbox
     flows: Flows
     wechat: Wechat
@@ -109,7 +112,10 @@ def _assemble(
         limits=_limits(config),
         public_url=config.public_url,
     )
-    live = _realtime(config, database, payments, metrics)
+    refunds = Refunds(
+        database=database, accounts=accounts, clock=clock, bell=bell, metrics=metrics, public_url=config.public_url
+    )
+    live = _realtime(config, database, payments, refunds, metrics)
     live.on_change("merchant_account", accounts.forget)
     return Runtime(
         config=config,
@@ -123,6 +129,7 @@ def _assemble(
         permissions=permissions,
         plan=plan,
         payments=payments,
+        refunds=refunds,
         inbox=Inbox(database=database, accounts=accounts, clock=clock, bell=bell, metrics=metrics),
         flows=_flows(config, clock, database, bell, metrics, flows),
         wechat=build_wechat(config, clock, database, http),
@@ -152,12 +159,16 @@ def _limits(config: Config) -> Limits:
     )
 
 
-def _realtime(config: Config, database: Database, payments: Payments, metrics: Metrics) -> Realtime:
+def _realtime(config: Config, database: Database, payments: Payments, refunds: Refunds, metrics: Metrics) -> Realtime:
     """What can be watched, and how its rows are read: one statement per kind, whatever the number of watchers."""
 
     async def payments_of_orders(order_ids: Sequence[int]) -> Mapping[int, Payment]:
         found = await payments.of_orders(order_ids)
         return {payment.id: payment for of_order in found.values() for payment in of_order}
+
+    async def refunds_of_payments(payment_ids: Sequence[int]) -> Mapping[int, Refund]:
+        found = await refunds.of_payments(payment_ids)
+        return {refund.id: refund for of_payment in found.values() for refund in of_payment}
 
     return Realtime(
         database=database,
@@ -168,6 +179,13 @@ def _realtime(config: Config, database: Database, payments: Payments, metrics: M
                 by_order=payments_of_orders,
                 version=lambda payment: payment.version,
                 order_id=lambda payment: payment.order_id,
+            ),
+            "refund": Source(
+                by_id=refunds.by_ids,
+                by_order=refunds_of_payments,
+                version=lambda refund: refund.version,
+                order_id=lambda refund: refund.payment_id,
+                parent="payment",
             ),
             "order": Source(by_id=payments.orders, by_order=None, version=lambda order: order, order_id=None),
         },

@@ -1,4 +1,4 @@
-"""The worker: applies notifications, asks about payments, runs flows, forgets what is old.
+"""The worker: applies notifications, asks about payments and refunds, runs flows, forgets what is old.
 
 Two things make it look at the database: a ring of the doorbell (an arq job without arguments), and its own sweep every
 few seconds. The sweep alone is enough for correctness: with Redis gone everything still happens, a little later.
@@ -21,6 +21,7 @@ from app.config import Config, ConfigError
 from app.doorbell import QUEUE, redis_settings, serialize_job
 from app.log import configure_logging
 from app.payments.sweep import check_due_payments
+from app.refunds.sweep import check_due_refunds
 from app.retention import forget_old_rows
 from app.runtime import Runtime, open_runtime
 
@@ -32,7 +33,7 @@ _QUEUE_READ_LIMIT: Final = 1000
 _REDIS_RETRY_S: Final = 2.0
 _KEEP_HOUSE_EVERY_S: Final = 3600.0
 # What one kind of work makes for another, which then need not wait for Redis to say so.
-_MAKES: Final = {"notifications": "events", "payments": "events", "events": "flows"}
+_MAKES: Final = {"notifications": "events", "payments": "events", "refunds": "events", "events": "flows"}
 
 
 def work_of(runtime: Runtime) -> Mapping[str, Callable[[], Awaitable[int]]]:
@@ -41,9 +42,13 @@ def work_of(runtime: Runtime) -> Mapping[str, Callable[[], Awaitable[int]]]:
     async def payments() -> int:
         return await check_due_payments(runtime.db, runtime.clock, runtime.payments)
 
+    async def refunds() -> int:
+        return await check_due_refunds(runtime.db, runtime.clock, runtime.refunds)
+
     return {
         "notifications": runtime.inbox.drain,
         "payments": payments,
+        "refunds": refunds,
         "events": runtime.flows.dispatch,
         "flows": runtime.flows.drain,
     }

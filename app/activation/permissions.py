@@ -2,8 +2,8 @@
 
 An administrator holds every action without a grant, but refunds: those are granted to nobody, the administrator's own
 role included, until someone grants them. The role `*` is everybody who has a token. Rows are seen and acted on only by
-their owner, and by an administrator; a grant of refunds alone may reach everybody's. What configures the deployment is not granted: it is for
-administrators.
+their owner, and by an administrator; a grant of refunds alone may reach everybody's. What configures the deployment is
+not granted: it is for administrators.
 """
 
 from collections.abc import Sequence
@@ -89,7 +89,9 @@ class Permissions:
         correlation_id: str | None = None,
         address: str | None = None,
     ) -> bool:
-        """Grants an action to a role, or changes its reach; whether anything changed. Raises Forbidden, InvalidInput."""
+        """Grants an action to a role, or changes its reach; whether anything changed.
+
+        Raises Forbidden, InvalidInput."""
         _require_admin(caller)
         granted = _read_action(action)
         _check_role(role)

@@ -16,6 +16,7 @@ from app.auth import Principal
 from app.errors import Forbidden, Unauthenticated
 from app.payments.actions import Order, may_see
 from app.payments.model import Payment
+from app.refunds.model import Refund
 from app.runtime import Runtime
 
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._:-]{8,64}", re.ASCII)
@@ -31,7 +32,7 @@ def correlation_id_of(header: str | None) -> str:
 class Context:
     """One operation, or one event of a stream."""
 
-    __slots__ = ("_orders", "_payments", "address", "correlation_id", "principal", "runtime")
+    __slots__ = ("_orders", "_payments", "_refunds", "address", "correlation_id", "principal", "runtime")
 
     def __init__(self, runtime: Runtime, principal: Principal | None, correlation_id: str, address: str | None) -> None:
         self.runtime = runtime
@@ -40,6 +41,7 @@ class Context:
         self.address = address
         self._orders: DataLoader[int, Order | None] | None = None
         self._payments: DataLoader[int, list[Payment]] | None = None
+        self._refunds: DataLoader[int, list[Refund]] | None = None
 
     def caller(self) -> Principal:
         """Who asks. Raises Unauthenticated without a token, or once the token of a stream is over."""
@@ -73,11 +75,21 @@ class Context:
             self._payments = DataLoader(load_fn=self._load_payments)
         return await self._payments.load(order_id)
 
+    async def refunds_of(self, payment_id: int) -> list[Refund]:
+        """Refunds of a payment the caller may see; one statement for all payments of an operation."""
+        if self._refunds is None:
+            self._refunds = DataLoader(load_fn=self._load_refunds)
+        return await self._refunds.load(payment_id)
+
     async def _load_orders(self, order_ids: Sequence[int]) -> Sequence[Order | None]:
         caller = self.caller()
         found = await self.runtime.payments.orders(order_ids)
         seen = (found.get(order_id) for order_id in order_ids)
         return [order if order is not None and may_see(caller, order.owner) else None for order in seen]
+
+    async def _load_refunds(self, payment_ids: Sequence[int]) -> Sequence[list[Refund]]:
+        found = await self.runtime.refunds.of_payments(payment_ids)
+        return [found.get(payment_id, []) for payment_id in payment_ids]
 
     async def _load_payments(self, order_ids: Sequence[int]) -> Sequence[list[Payment]]:
         found = await self.runtime.payments.of_orders(order_ids)

@@ -1,13 +1,14 @@
 """Payments on the API: their types, queries and mutations."""
 
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Annotated, Any, Self
 
 import strawberry
 
 from app.api.context import ApiInfo
+from app.api.failures import Failure
 from app.api.orders import Order
+from app.api.refunds import Refund
 from app.api.scalars import Yuan, find_id, read_id
 from app.errors import NotFound
 from app.payments import model
@@ -18,13 +19,6 @@ from app.providers.redirect_form import redirect_form
 
 strawberry.enum(PaymentMethod, description="A way to pay.")
 strawberry.enum(PaymentStatus)
-
-
-@strawberry.enum
-class RefundStatus(StrEnum):
-    PENDING = "PENDING"
-    REFUNDED = "REFUNDED"
-    FAILED = "FAILED"
 
 
 @strawberry.type(description="What `wx.requestPayment` or `WeixinJSBridge` takes, as it is.")
@@ -68,31 +62,6 @@ PaymentAction = Annotated[
 ]
 
 
-@strawberry.type(description="Why it failed: our stable code, the provider's own words, and what to do about it.")
-class Failure:
-    code: str
-    provider_code: str | None
-    provider_message: str | None
-    explanation: str
-    explanation_zh: str
-
-
-@strawberry.type
-class Refund:
-    id: strawberry.ID
-    payment_id: strawberry.ID
-    amount: Yuan
-    out_refund_no: str
-    provider_refund_id: str | None
-    status: RefundStatus
-    final: bool
-    reason: str | None
-    failure: Failure | None
-    created_at: datetime
-    updated_at: datetime
-    version: int
-
-
 @strawberry.type
 class Payment:
     row: strawberry.Private[model.Payment]
@@ -102,6 +71,7 @@ class Payment:
     amount: Yuan
     paid_amount: Yuan | None
     refunded_amount: Yuan
+    refundable_amount: Yuan = strawberry.field(description="Paid, less what went back or is on its way back.")
     subject: str
     out_trade_no: str = strawberry.field(description="Our number of the payment; the provider knows it under this one.")
     transaction_id: str | None = strawberry.field(description="The provider's number.")
@@ -127,6 +97,7 @@ class Payment:
             amount=Yuan(row.amount_fen),
             paid_amount=None if row.paid_amount_fen is None else Yuan(row.paid_amount_fen),
             refunded_amount=Yuan(row.refunded_amount_fen),
+            refundable_amount=Yuan(row.refundable_fen),
             subject=row.subject,
             out_trade_no=row.out_trade_no,
             transaction_id=row.transaction_id,
@@ -142,25 +113,16 @@ class Payment:
 
     @strawberry.field
     def failure(self) -> Failure | None:
-        failure = self.row.failure
-        if failure is None:
-            return None
-        return Failure(
-            code=failure.code,
-            provider_code=failure.provider_code,
-            provider_message=failure.provider_message,
-            explanation=failure.explanation,
-            explanation_zh=failure.explanation_zh,
-        )
+        return Failure.of(self.row.failure)
 
     @strawberry.field(description="What the page does next, while the payment is pending.")
     def action(self) -> PaymentAction | None:
         stored = self.row.action
         return None if stored is None or self.row.final else read_action(stored)
 
-    @strawberry.field
-    def refunds(self) -> list[Refund]:
-        return []
+    @strawberry.field(description="Oldest first.")
+    async def refunds(self, info: ApiInfo) -> list[Refund]:
+        return [Refund.of(row) for row in await info.context.refunds_of(self.row.id)]
 
     @strawberry.field
     async def order(self, info: ApiInfo) -> Annotated["Order", strawberry.lazy("app.api.orders")]:

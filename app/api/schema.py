@@ -29,6 +29,7 @@ from app.api.merchants import MerchantMutation, MerchantQuery
 from app.api.orders import OrderQuery
 from app.api.payments import PaymentMutation, PaymentQuery
 from app.api.permissions import PermissionMutation, PermissionQuery
+from app.api.refunds import RefundMutation, RefundQuery
 from app.api.scalars import YUAN, Yuan
 from app.api.subscriptions import Subscription
 from app.api.wechat import WechatMutation, WechatQuery
@@ -41,6 +42,7 @@ class Query(
     OrderQuery,
     MerchantQuery,
     PermissionQuery,
+    RefundQuery,
     FlowQuery,
     ExplanationQuery,
     WechatQuery,
@@ -49,7 +51,15 @@ class Query(
 
 
 @strawberry.type
-class Mutation(PaymentMutation, ActivationMutation, MerchantMutation, PermissionMutation, FlowMutation, WechatMutation):
+class Mutation(
+    PaymentMutation,
+    ActivationMutation,
+    MerchantMutation,
+    PermissionMutation,
+    RefundMutation,
+    FlowMutation,
+    WechatMutation,
+):
     """Every mutation needs a token, but for wechatLogin."""
 
 

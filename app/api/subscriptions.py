@@ -11,9 +11,11 @@ import strawberry
 from app.api.context import ApiInfo, Context
 from app.api.orders import Order
 from app.api.payments import Payment
+from app.api.refunds import Refund
 from app.api.scalars import find_id
 from app.errors import NotFound
 from app.payments.actions import may_see
+from app.refunds.actions import may_see_refund
 
 
 @strawberry.type
@@ -52,6 +54,41 @@ class Subscription:
                     raise _not_found("order", order_id)
                 yield Payment.of(row)
 
+    @strawberry.subscription(description="One refund. With untilFinal it completes after the first final state.")
+    async def refund(
+        self,
+        info: ApiInfo,
+        id: strawberry.ID,  # noqa: A002 — the argument's public name
+        until_final: bool = False,
+    ) -> AsyncGenerator[Refund, None]:
+        context, key = info.context, find_id(id)
+        del info
+        context.caller()
+        if key is None or key < 0:
+            raise _not_found("refund", id)
+        async with context.runtime.realtime.watch(f"refund:{key}") as rows:
+            if not await rows.exists():
+                raise _not_found("refund", id)
+            async for row in rows:
+                if not may_see_refund(context.caller(), row):
+                    raise _not_found("refund", id)
+                yield Refund.of(row)
+                if until_final and row.final:
+                    return
+
+    @strawberry.subscription(description="The refunds of one payment, each whenever it changes, new ones included.")
+    async def refunds(self, info: ApiInfo, payment_id: strawberry.ID) -> AsyncGenerator[Refund, None]:
+        context, key = info.context, find_id(payment_id)
+        del info
+        caller = context.caller()
+        if key is None or key < 0 or await context.runtime.payments.find(caller, key) is None:
+            raise _not_found("payment", payment_id, field="paymentId")
+        async with context.runtime.realtime.watch(f"payment-refunds:{key}") as rows:
+            async for row in rows:
+                if not may_see_refund(context.caller(), row):
+                    raise _not_found("payment", payment_id, field="paymentId")
+                yield Refund.of(row)
+
     @strawberry.subscription(description="A row of the bound order table, whoever changes it.")
     async def order(self, info: ApiInfo, id: strawberry.ID) -> AsyncGenerator[Order, None]:  # noqa: A002 — public name
         context, key = info.context, find_id(id)
@@ -76,6 +113,6 @@ async def _visible_order(context: Context, text: str) -> int:
     return key
 
 
-def _not_found(noun: str, text: str) -> NotFound:
-    field = "orderId" if noun == "order" else "id"
+def _not_found(noun: str, text: str, *, field: str | None = None) -> NotFound:
+    field = field or ("orderId" if noun == "order" else "id")
     return NotFound(f"{noun} {text[:40]!r} does not exist or is not yours", field=field)

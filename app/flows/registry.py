@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from app.config import ConfigError
 from app.db import Transaction
-from app.flows.results import PaymentResult
+from app.flows.results import PaymentResult, RefundResult
 
 FlowFunction = Callable[[Any, Any], Awaitable[None]]
 
 # Prefix of a function's name → trigger. Refunds and cycles join this table with their events.
-TRIGGERS: Final = {"on_payment": "payment", "on_plan": "plan"}
+TRIGGERS: Final = {"on_payment": "payment", "on_refund": "refund", "on_plan": "plan"}
 
 # Which events fire which trigger. An event that is in no row fires nothing.
 TRIGGER_OF_EVENT: Final = {
@@ -29,10 +29,15 @@ TRIGGER_OF_EVENT: Final = {
     "payment.failed": "payment",
     "payment.repeated": "payment",
     "payment.unknown": "payment",
+    "refund.refunded": "refund",
+    "refund.failed": "refund",
+    "refund.repeated": "refund",
+    "refund.unknown": "refund",
     "plan.expiring": "plan",
 }
 
 BUILT_IN: Final = "order_status"
+BUILT_IN_REFUND: Final = "order_status_refunded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,11 @@ class Flow:
 
 def load_flows(module_name: str | None) -> dict[str, Flow]:
     """All flows by name. Raises ConfigError naming FLOWS and what is wrong with the module."""
-    flows = {BUILT_IN: Flow(name=BUILT_IN, trigger="payment", run=None)}
+    flows = {
+        BUILT_IN: Flow(name=BUILT_IN, trigger="payment", run=None),
+        BUILT_IN_REFUND: Flow(name=BUILT_IN_REFUND, trigger="refund", run=None),
+    }
+    built_in = len(flows)
     if module_name is None:
         return flows
     found = _functions(_import(module_name))
@@ -58,7 +67,7 @@ def load_flows(module_name: str | None) -> dict[str, Flow]:
         if not inspect.iscoroutinefunction(function) or len(inspect.signature(function).parameters) != 2:
             raise ConfigError(f"FLOWS: write async def {name}(result, connection) in {module_name}")
         flows[name] = Flow(name=name, trigger=trigger, run=function)
-    if len(flows) == 1:
+    if len(flows) == built_in:
         raise ConfigError(
             f"FLOWS: the module {module_name} has no flow; write async def on_payment(result, connection)"
         )
@@ -101,3 +110,14 @@ async def set_order_status(result: PaymentResult, tx: Transaction) -> None:
         await tx.one("flow.mark_paid", result.order_id, binding["paid_status"], binding["paid_status"])
     elif result.payment_status == "FAILED" and binding["failed_status"] is not None:
         await tx.one("flow.mark_failed", result.order_id, binding["failed_status"])
+
+
+async def set_refunded_status(result: RefundResult, tx: Transaction) -> None:
+    """The built-in flow of refunds: the bound order's status column says refunded once all of its payment went back."""
+    if result.already_processed or result.order_id is None or result.payment_status != "REFUNDED":
+        return
+    binding = await tx.one("activation.find")
+    if binding is None or binding["status_column"] is None or binding["refunded_status"] is None:
+        return
+    if result.fully_refunded:
+        await tx.one("flow.mark_refunded", result.order_id, binding["refunded_status"])

@@ -18,6 +18,46 @@ class PlanResult:
 
 
 @dataclass(frozen=True, slots=True)
+class RefundResult:
+    """The result of a refund, as a flow sees it (Z11). Amounts are fen.
+
+    `already_processed` is false exactly once per refund and final state. `fully_refunded` says whether all that was
+    paid has gone back; `late` that a refund called failed went back after all.
+    """
+
+    order_id: int | None
+    refund_found: bool
+    payment_status: Literal["REFUNDED", "FAILED"] | None
+    already_processed: bool
+    refund_id: int | None
+    payment_id: int | None
+    out_refund_no: str | None
+    amount_fen: int | None
+    paid_amount_fen: int | None
+    refunded_amount_fen: int | None
+    fully_refunded: bool
+    late: bool
+    reason: str | None
+    event_id: int
+    correlation_id: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The same under the reference's names: {"orderId", "refundFound", "paymentStatus", "alreadyProcessed", …}."""
+        return {
+            "orderId": self.order_id,
+            "refundFound": self.refund_found,
+            "paymentStatus": self.payment_status,
+            "alreadyProcessed": self.already_processed,
+            "refundId": self.refund_id,
+            "paymentId": self.payment_id,
+            "outRefundNo": self.out_refund_no,
+            "amount": None if self.amount_fen is None else format_yuan(self.amount_fen),
+            "fullyRefunded": self.fully_refunded,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class PaymentResult:
     """The result of a payment, as a flow sees it (Z10). Amounts are fen; `None` where there is none.
 

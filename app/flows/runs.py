@@ -20,8 +20,8 @@ from app.db import Database, Row, Transaction, storable
 from app.doorbell import Doorbell
 from app.drain import drain
 from app.errors import Forbidden, InvalidInput, NotFound
-from app.flows.registry import TRIGGER_OF_EVENT, Flow, set_order_status
-from app.flows.results import PaymentResult, PlanResult
+from app.flows.registry import TRIGGER_OF_EVENT, Flow, set_order_status, set_refunded_status
+from app.flows.results import PaymentResult, PlanResult, RefundResult
 from app.metrics import Metrics
 from app.payments.model import whole_fen
 
@@ -120,7 +120,7 @@ class Flows:
             if row is None:
                 return
             structlog.contextvars.bind_contextvars(correlation_id=row["correlation_id"])
-            result = _read_plan(row) if row["trigger"] == "plan" else await _read_result(tx, row)
+            result = await _read_result(tx, row)
             flow = self._flows.get(row["flow"])
             if flow is None:
                 raise LookupError(
@@ -131,6 +131,8 @@ class Flows:
                     await flow.run(result, tx.connection)
                 elif isinstance(result, PaymentResult):
                     await set_order_status(result, tx)
+                elif isinstance(result, RefundResult):
+                    await set_refunded_status(result, tx)
             if await tx.one("flow.done", claimed["id"], self._clock.now(), row["transaction"]) is None:
                 # Trying again would repeat what it committed.
                 raise FlowGivenUp("it ended the transaction it was given: leave commit and rollback to the worker")
@@ -196,8 +198,40 @@ def _read_plan(row: Row) -> PlanResult:
     )
 
 
-async def _read_result(tx: Transaction, row: Row) -> PaymentResult:
+def _read_refund(row: Row) -> RefundResult:
+    details = row["details"]
+    status = {"refund.refunded": "REFUNDED", "refund.failed": "FAILED"}.get(row["kind"], row["refund_status"])
+    return RefundResult(
+        order_id=row["order_id"],
+        refund_found=row["refund_id"] is not None,
+        payment_status=status if status in ("REFUNDED", "FAILED") else None,
+        already_processed=row["kind"] == "refund.repeated",
+        refund_id=row["refund_id"],
+        payment_id=row["payment_id"],
+        out_refund_no=row["out_refund_no"] or details.get("out_refund_no"),
+        amount_fen=row["refund_amount_fen"],
+        paid_amount_fen=row["paid_amount_fen"],
+        refunded_amount_fen=row["refunded_amount_fen"],
+        fully_refunded=row["paid_amount_fen"] is not None and row["refunded_amount_fen"] == row["paid_amount_fen"],
+        late=bool(details.get("late")),
+        reason=row["reason"],
+        event_id=row["event_id"],
+        correlation_id=row["correlation_id"],
+    )
+
+
+async def _read_result(tx: Transaction, row: Row) -> PaymentResult | RefundResult | PlanResult:
     """What the flow receives, read inside its own transaction."""
+    match row["trigger"]:
+        case "refund":
+            return _read_refund(row)
+        case "plan":
+            return _read_plan(row)
+        case _:
+            return await _read_payment(tx, row)
+
+
+async def _read_payment(tx: Transaction, row: Row) -> PaymentResult:
     order_id = row["order_id"]
     order = await tx.one("flow.order_amount", order_id) if order_id is not None else None
     order_amount = whole_fen(order["amount_fen"]) if order is not None else None

@@ -4,7 +4,7 @@ receive:  bytes → verified → one row per provider event (commit) → acknowl
 drain:    claim → report applied, repeats announced, row marked, in one transaction
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -12,21 +12,26 @@ from typing import Any, Final
 import structlog
 
 from app.clock import Clock
-from app.db import Database, Row, storable
+from app.db import Database, Row, Transaction, storable
 from app.doorbell import Doorbell
 from app.drain import drain
 from app.errors import NotFound
 from app.merchants.accounts import MerchantAccounts, OpenAccount
 from app.metrics import Metrics
+from app.payments.model import Payment
 from app.payments.reports import apply_within
 from app.providers.contract import (
     Acknowledgement,
     Notification,
     NotificationRefused,
     PaymentReport,
+    RefundReport,
     Rejected,
+    ReportedRefund,
     ReportedStatus,
 )
+from app.refunds.model import Refund
+from app.refunds.reports import apply_refund_within
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +80,7 @@ class Inbox:
             log.warning("notification.refused", merchant_account_id=account_id, reason=exc.reason)
             return account.provider.acknowledge(account.account, accepted=False)
         row = await self._db.change(
-            "notification.receive", name, account_id, notification.event_key, _report_json(notification.report), body,
+            "notification.receive", name, account_id, notification.event_key, _report_json(notification), body,
             correlation_id, self._clock.now(),
         )  # fmt: skip
         assert row is not None
@@ -115,21 +120,35 @@ class Inbox:
             row = await tx.one("notification.lock", claimed["id"])
             if row is None:
                 return
-            applied = await apply_within(
-                tx, now, account, _read_report(row["report"]), correlation_id=row["correlation_id"],
-                deliveries=min(row["received_count"], _MOST_DELIVERIES) - min(row["handled_count"], _MOST_DELIVERIES),
-            )  # fmt: skip
+            differences = await self._take(tx, now, account, row)
             await tx.one("notification.done", claimed["id"], row["received_count"])
+        for field in differences:
+            self._metrics.differences.labels(field).inc()
+
+    async def _take(self, tx: Transaction, now: datetime, account: OpenAccount, row: Row) -> Sequence[str]:
+        """What the notification says is applied to the payment or the refund it is about; the fields that disagree."""
+        report = _read_report(row["report"])
+        deliveries = min(row["received_count"], _MOST_DELIVERIES) - min(row["handled_count"], _MOST_DELIVERIES)
+        said = {"correlation_id": row["correlation_id"], "deliveries": deliveries}
+        about: Payment | Refund | None
+        if isinstance(report, RefundReport):
+            refunded = await apply_refund_within(tx, now, account, report, **said)
+            about, changed, differences = refunded.refund, refunded.changed, refunded.differences
+        else:
+            paid = await apply_within(tx, now, account, report, **said)
+            about, changed, differences = paid.payment, paid.changed, paid.differences
+            if row["report"].get("refund_hint") is not None:
+                await tx.one("refund.ask_now", row["report"]["refund_hint"], now)
         log.info(
             "notification.applied",
-            notification_id=claimed["id"],
-            correlation_id=applied.payment.correlation_id if applied.payment else row["correlation_id"],
+            notification_id=row["id"],
+            correlation_id=about.correlation_id if about else row["correlation_id"],
             received_under=row["correlation_id"],
-            payment_id=applied.payment.id if applied.payment else None,
-            changed=applied.changed,
+            about=type(report).__name__,
+            row_id=about.id if about else None,
+            changed=changed,
         )
-        for field in applied.differences:
-            self._metrics.differences.labels(field).inc()
+        return differences
 
     async def _postpone(self, claimed: Row, exc: Exception) -> None:
         """Nothing is swallowed: the row stays, with the reason, and is tried again ever more slowly."""
@@ -139,15 +158,30 @@ class Inbox:
         await self._db.change("notification.postpone", claimed["id"], due_at, words)
 
 
-def _report_json(report: PaymentReport) -> dict[str, Any]:
-    return {name: value for name, value in asdict(report).items() if value is not None}
+# How a stored report says which kind it is; rows of the first release say nothing and are about payments.
+_KIND: Final = "about"
+_REFUND: Final = "refund"
 
 
-def _read_report(stored: Mapping[str, Any]) -> PaymentReport:
+def _report_json(notification: Notification) -> dict[str, Any]:
+    report = notification.report
+    stored = {name: value for name, value in asdict(report).items() if value is not None}
+    if isinstance(report, RefundReport):
+        stored[_KIND] = _REFUND
+    if notification.refund_hint is not None:
+        stored["refund_hint"] = notification.refund_hint
+    return stored
+
+
+def _read_report(stored: Mapping[str, Any]) -> PaymentReport | RefundReport:
     fields = dict(stored)
-    fields["status"] = ReportedStatus(fields["status"])
-    if fields.get("paid_at") is not None:
-        fields["paid_at"] = datetime.fromisoformat(fields["paid_at"])
+    is_refund = fields.pop(_KIND, None) == _REFUND
+    fields.pop("refund_hint", None)
+    for name in ("paid_at", "refunded_at"):
+        if fields.get(name) is not None:
+            fields[name] = datetime.fromisoformat(fields[name])
     if fields.get("failure") is not None:
         fields["failure"] = Rejected(**fields["failure"])
-    return PaymentReport(**fields)
+    if is_refund:
+        return RefundReport(**fields | {"status": ReportedRefund(fields["status"])})
+    return PaymentReport(**fields | {"status": ReportedStatus(fields["status"])})

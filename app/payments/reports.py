@@ -81,6 +81,8 @@ async def apply_within(
     if differences:
         return await _record_differences(tx, now, account, report, payment, differences, correlation_id)
     changed = await _transition(tx, now, payment, report)
+    if changed is None and payment.status == "SUCCESSFUL" and report.refunded_fen:
+        await _notice_foreign_refund(tx, now, account, payment, report)
     repeats = deliveries - (1 if changed is not None else 0) if report.source == "notification" else 0
     current = changed or payment
     if current.final:
@@ -116,6 +118,23 @@ async def _transition(tx: Transaction, now: datetime, payment: Payment, report: 
         case _:
             return None
     return None if row is None else read_payment(row)
+
+
+async def _notice_foreign_refund(
+    tx: Transaction, now: datetime, account: OpenAccount, payment: Payment, report: PaymentReport
+) -> None:
+    """The provider gave back more than we asked for: somebody used its own console. What is left to refund shrinks, and
+    a person is told; our own refunds have reports of their own and are not counted twice."""
+    refunded_fen = report.refunded_fen or 0
+    if refunded_fen <= payment.refunded_amount_fen + payment.reserved_refund_fen:
+        return
+    if await tx.one("payment.refunded_elsewhere", payment.id, refunded_fen, now) is not None:
+        known = str(payment.refunded_amount_fen + payment.reserved_refund_fen)
+        await tx.one(
+            "payment.record_difference", account.id, payment.id, report.out_trade_no, "refunded_fen", known,
+            str(refunded_fen), report.source, now,
+        )  # fmt: skip
+        log.error("payment.refunded_elsewhere", payment_id=payment.id, refunded_fen=refunded_fen)
 
 
 def _differences(payment: Payment, account: OpenAccount, report: PaymentReport) -> Iterator[tuple[str, str, str]]:

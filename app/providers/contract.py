@@ -185,8 +185,8 @@ class ReportedRefund(StrEnum):
 class RefundRequest:
     """One refund to ask for. The same refund gives the same request however often it is sent.
 
-    `out_refund_no` is ours and makes repeating harmless; `total_fen` is what the payment's order came to. `notify_url` is
-    ours and absolute."""
+    `out_refund_no` is ours and makes repeating harmless; `total_fen` is what the payment's order came to. `notify_url`
+    is ours and absolute."""
 
     out_trade_no: str
     out_refund_no: str

@@ -42,12 +42,14 @@ class Source:
     """How the rows of one subject are read. Each function sends one statement, whatever the number of ids.
 
     `version`: an integer that grows with each change, or, for rows without one, any value that differs when they do.
+    `parent` is what `by_order` and `order_id` are about where it is no order: a refund's is its payment.
     """
 
     by_id: Read
     by_order: Read | None
     version: Callable[[Any], Any]
     order_id: Callable[[Any], int] | None
+    parent: str = "order"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +198,7 @@ class Hub:
             self._by_id[kind] = self._lanes[kind] = _Lane(kind, source, source.by_id, of_order=False)
             if source.by_order is not None:
                 lane = _Lane(kind, source, source.by_order, of_order=True)
-                self._by_order[kind] = self._lanes[f"order-{kind}s"] = lane
+                self._by_order[kind] = self._lanes[f"{source.parent}-{kind}s"] = lane
         self._callbacks: dict[str, list[Callable[[Sequence[int]], None]]] = {}
         self._wanted = asyncio.Event()
         self._reading = asyncio.Lock()

@@ -8,7 +8,6 @@ The number of a refund is made once. Whatever is repeated, by a caller, a worker
 """
 
 import hashlib
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta

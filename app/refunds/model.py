@@ -4,7 +4,8 @@
        │                  └──────▶ FAILED ── a late success wins ─▶ REFUNDED
        └──rejected──▶ FAILED
 
-The amount is reserved on the payment from CREATED on. REFUNDED turns the reserve into what was refunded, FAILED frees it.
+The amount is reserved on the payment from CREATED on. REFUNDED turns the reserve into what was refunded, FAILED frees
+it.
 CREATED is our row before the provider's answer is known, and PENDING on the API.
 """
 

@@ -177,8 +177,8 @@ async def _not_ours(
     payment = await tx.one("payment.lock_by_number", report.out_trade_no)
     payment_id = None if payment is None else payment["id"]
     await tx.one(
-        "payment.record_difference", account.id, payment_id, report.out_trade_no, "out_refund_no", "one of ours", number,
-        report.source, now,
+        "payment.record_difference", account.id, payment_id, report.out_trade_no, "out_refund_no", "one of ours",
+        number, report.source, now,
     )  # fmt: skip
     if report.source == "notification":
         details = {"out_refund_no": number, "out_trade_no": report.out_trade_no, "reported": report.status}

@@ -26,10 +26,12 @@ returning id, flow, attempts;
 -- already done.
 select r.id, r.flow, r.trigger, r.attempts, e.id as event_id, e.kind, e.details, e.correlation_id, e.order_id as event_order_id,
   p.id as payment_id, p.order_id, p.status, p.method, p.amount_fen, p.paid_amount_fen,
-  p.refunded_amount_fen, p.out_trade_no, p.transaction_id, p.late, p.paid_at, pg_current_xact_id()::text as transaction
+  p.refunded_amount_fen, p.out_trade_no, p.transaction_id, p.late, p.paid_at, pg_current_xact_id()::text as transaction,
+  e.refund_id, f.status as refund_status, f.amount_fen as refund_amount_fen, f.out_refund_no, f.reason
 from shouyin.flow_run r
 join shouyin.event e on e.id = r.event_id
 left join shouyin.payment p on p.id = e.payment_id
+left join shouyin.refund f on f.id = e.refund_id
 where r.id = $1 and r.status = 'WAITING'
 for no key update of r;
 
@@ -78,6 +80,15 @@ where r.id = $1;
 -- ($2 takes the column's own type, an enum perhaps).
 update shouyin.bound_order set status = $2
 where id = $1::bigint and status::text is distinct from $3::text
+returning id::bigint as id;
+
+-- name: mark_refunded
+-- $1 order, $2 the status. Not while another payment of the order keeps its money: the order is still paid for.
+update shouyin.bound_order set status = $2
+where id = $1::bigint
+  and not exists (
+    select from shouyin.payment p
+    where p.order_id = $1::bigint and p.status = 'SUCCESSFUL' and p.refunded_amount_fen < p.paid_amount_fen)
 returning id::bigint as id;
 
 -- name: mark_failed
