@@ -19,6 +19,7 @@ import structlog
 
 from app.providers.alipay.account import AlipayAccount
 from app.providers.alipay.explanations import explain, last_part
+from app.providers.alipay.refunds import REFUND
 from app.providers.alipay.signing import AnswerMember, Unreadable, answer_members, verifies
 from app.providers.contract import NotReached, Rejected, Unknown
 
@@ -38,10 +39,13 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The gateway or the product said no. `reason` is the code's last part, by which callers tell refusals apart."""
+    """The gateway or the product said no. `reason` is the code's last part, by which callers tell refusals apart.
+
+    `by_product` says that it was the product: the gateway itself refuses before anything is looked at."""
 
     reason: str
     words: Rejected
+    by_product: bool
 
 
 Judgement = Answered | Refused | NotReached | Unknown
@@ -62,7 +66,7 @@ def judge_answer(account: AlipayAccount, method: str, body: bytes) -> Judgement:
         return Unknown(f"the answer's signature does not verify (code {code[:10]}): is alipay_public_key right?")
     if code == "10000":
         return Answered(node.value) if signed else Unknown("a success without a signature")
-    return _judge_refusal(node.value, code, sub_code, signed=signed)
+    return _judge_refusal(node.value, code, sub_code, signed=signed, refunding=method == REFUND)
 
 
 def text_field(fields: Mapping[str, Any], name: str) -> str | None:
@@ -70,19 +74,20 @@ def text_field(fields: Mapping[str, Any], name: str) -> str | None:
     return _text(fields, name) or None
 
 
-def _judge_refusal(fields: Mapping[str, Any], code: str, sub_code: str, *, signed: bool) -> Judgement:
+def _judge_refusal(fields: Mapping[str, Any], code: str, sub_code: str, *, signed: bool, refunding: bool) -> Judgement:
     shown = (sub_code or code)[:100]
     if code == "40005":
         return NotReached(f"turned away by the rate limit: {shown}")
     if code == "20000" or last_part(sub_code) in _MAY_HAVE_ACTED:
         return Unknown(f"Alipay answered {shown}")
     if code in _GATEWAY_REFUSALS or (code == "40004" and signed):
-        return Refused(last_part(sub_code), _rejected(fields, code, sub_code))
+        words = _rejected(fields, code, sub_code, refunding=refunding)
+        return Refused(last_part(sub_code), words, by_product=code == "40004")
     return Unknown(f"Alipay answered {shown or 'without a code'}{'' if signed else ', unsigned'}")
 
 
-def _rejected(fields: Mapping[str, Any], code: str, sub_code: str) -> Rejected:
-    english, chinese = explain(code, sub_code)
+def _rejected(fields: Mapping[str, Any], code: str, sub_code: str, *, refunding: bool) -> Rejected:
+    english, chinese = explain(code, sub_code, refunding=refunding)
     message = _text(fields, "sub_msg") or _text(fields, "msg")
     return Rejected((sub_code or code)[:100], message[:_WORDS_LIMIT], english, chinese)
 

@@ -3,8 +3,8 @@
 A code is looked up by its last dotted part, because one fault goes by several spellings: ACQ.TRADE_NOT_EXIST and
 TRADE_NOT_EXIST, ACQ.SYSTEM_ERROR and AQC.SYSTEM_ERROR, isp.unknow-error and aop.unknow-error.
 
-Source: the error enums of page.pay, wap.pay, precreate, query and close in alipay-sdk-php-all@d95249a3 (v3/src/Model),
-and the gateway's codes in its public documentation, read 2026-09-11.
+Source: the error enums of page.pay, wap.pay, precreate, query, close and refund in alipay-sdk-php-all@d95249a3
+(v3/src/Model), and the gateway's codes in its public documentation, read 2026-09-11.
 """
 
 from typing import NamedTuple
@@ -202,6 +202,103 @@ _BY_SUB_CODE: dict[str, Explanation] = {
     ),
 }
 
+# What a refusal means when money was to be given back, where that differs or only happens then.
+_OF_REFUNDS: dict[str, Explanation] = {
+    "SELLER_BALANCE_NOT_ENOUGH": Explanation(
+        "The merchant's Alipay balance does not cover the refund. Top it up, then ask for a new refund.",
+        "商户支付宝账户余额不足：请充值后重新发起退款。",
+    ),
+    "REASON_TRADE_REFUND_FEE_ERR": Explanation(
+        "The amount is above what this trade can still give back. Parts of it may have been refunded at Alipay itself; "
+        "compare with the merchant platform.",
+        "退款金额超过该交易的可退金额：可能已在支付宝后台退过款，请在商家平台核对。",
+    ),
+    "REFUND_AMT_NOT_EQUAL_TOTAL": Explanation(
+        "The amount is above the trade's total, or the trade can only be refunded in full. Check the amount at Alipay.",
+        "退款金额超出订单总额，或该交易只能全额退款：请核对退款金额。",
+    ),
+    "DISCORDANT_REPEAT_REQUEST": Explanation(
+        "This refund number was already used with another amount. Compare with the Alipay merchant platform.",
+        "该退款请求号已用于另一退款金额：请在支付宝商家平台核对。",
+    ),
+    "TRADE_HAS_CLOSE": Explanation(
+        "The trade is closed at Alipay: all of it was given back already, or it was never paid.",
+        "交易已关闭：可能已全额退款，或从未支付。",
+    ),
+    "TRADE_HAS_FINISHED": Explanation(
+        "The time in which Alipay gives money back is over. Return it to the buyer in another way.",
+        "交易已完结，超过可退款期限：请通过其他方式退还买家。",
+    ),
+    "TRADE_NOT_EXIST": Explanation(
+        "Alipay has no trade of this number for this account. Check that app_id and gateway are as when it was paid.",
+        "交易不存在：请确认 app_id 与网关和收款时一致。",
+    ),
+    "TRADE_STATUS_ERROR": Explanation(
+        "The trade's state does not allow a refund: to Alipay it is not paid.",
+        "交易状态不允许退款：该交易在支付宝未支付成功。",
+    ),
+    "REASON_TRADE_STATUS_INVALID": Explanation(
+        "The trade's state does not allow a refund: to Alipay it is not paid.",
+        "交易状态异常，不允许退款：请在支付宝商家平台核对。",
+    ),
+    "TRADE_NOT_ALLOW_REFUND": Explanation(
+        "Alipay does not refund this trade; the product's contract or the buyer's way to pay excludes it.",
+        "该交易不允许退款：请检查产品签约内容或联系支付宝客服。",
+    ),
+    "NOT_ALLOW_PARTIAL_REFUND": Explanation(
+        "This trade can only be refunded in full. Ask for a refund of the whole amount.",
+        "该交易不支持部分退款：请全额退款。",
+    ),
+    "ONLINE_TRADE_VOUCHER_NOT_ALLOW_REFUND": Explanation(
+        "The trade was paid with a voucher that cannot be refunded. Return the money to the buyer in another way.",
+        "该交易使用的券不允许退款：请通过其他方式退还买家。",
+    ),
+    "REASON_TRADE_BEEN_FREEZEN": Explanation(
+        "Alipay has frozen the trade, perhaps for a complaint. Settle that on the merchant platform first.",
+        "交易被冻结（可能存在投诉）：请先在支付宝商家平台处理。",
+    ),
+    "BUYER_NOT_EXIST": Explanation(
+        "The buyer's Alipay account no longer exists. Return the money to the buyer in another way.",
+        "买家支付宝账户不存在：请通过其他方式退还买家。",
+    ),
+    "BUYER_ENABLE_STATUS_FORBID": Explanation(
+        "The buyer's Alipay account is in a state that takes no money. Let the buyer contact Alipay, then ask again.",
+        "买家支付宝账户状态异常：请买家联系支付宝后重新发起退款。",
+    ),
+    "BUYER_ERROR": Explanation(
+        "The buyer's Alipay account cannot take the refund. Let the buyer contact Alipay, then ask again.",
+        "买家账户异常：请买家联系支付宝后重新发起退款。",
+    ),
+    "REFUND_CHARGE_ERROR": Explanation(
+        "Alipay could not give back its fee with the refund. Ask again later, or contact Alipay customer service.",
+        "退还手续费失败：请稍后重新发起退款或联系支付宝客服。",
+    ),
+    "TRADE_SETTLE_ERROR": Explanation(
+        "The trade's money was divided or settled in a way that keeps it from being refunded. Contact Alipay.",
+        "交易结算异常，无法退款：请联系支付宝客服。",
+    ),
+    "REFUNDALLOC_UNAUTH_LIMIT": Explanation(
+        "Those who received a share of this trade have not agreed to give it back. Let them authorise it at Alipay.",
+        "分账接收方未授权退分账：请其在支付宝完成授权。",
+    ),
+    "REFUND_ACCOUNT_NOT_EXIST": Explanation(
+        "The account the refund should come from or go to does not exist. Contact Alipay customer service.",
+        "退款账户不存在：请联系支付宝客服。",
+    ),
+    "ENTERPRISE_PAY_BIZ_ERROR": Explanation(
+        "The buyer's enterprise account refused the refund. Let the buyer's company ask Alipay.",
+        "企业支付业务异常：请买家所在企业联系支付宝处理。",
+    ),
+    "ACCESS_FORBIDDEN": Explanation(
+        "The merchant may not refund with this app. Sign the product on the Alipay merchant platform.",
+        "无权调用退款接口：请在支付宝商家平台完成产品签约。",
+    ),
+    "PARTNER_ERROR": Explanation(
+        "The app is not set up for the merchant who was paid. Check app_id and its binding to the merchant.",
+        "应用 APP_ID 与收款商户不匹配：请检查 app_id 及其绑定关系。",
+    ),
+}
+
 _BY_CODE: dict[str, Explanation] = {
     "20000": _BY_SUB_CODE["unknow-error"],
     "20001": Explanation(
@@ -238,6 +335,8 @@ def last_part(sub_code: str) -> str:
     return sub_code.rpartition(".")[2]
 
 
-def explain(code: str, sub_code: str) -> Explanation:
+def explain(code: str, sub_code: str, *, refunding: bool = False) -> Explanation:
     """What a refusal means; every code has an explanation, an unknown one a general sentence."""
+    if refunding and (of_refunds := _OF_REFUNDS.get(last_part(sub_code))):
+        return of_refunds
     return _BY_SUB_CODE.get(last_part(sub_code)) or _BY_CODE.get(code) or _OTHERWISE

@@ -5,6 +5,7 @@ Everything the signature covers is compared in the notice's own bytes, so that n
 Source: https://opendocs.alipay.com/open/00f7nu and /common/02mse7, read 2026-09-11.
 """
 
+import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from urllib.parse import unquote_to_bytes
@@ -16,6 +17,8 @@ from app.providers.contract import Notification, NotificationRefused
 
 BODY_LIMIT_BYTES = 65_536
 _FIELDS_LIMIT = 200
+# Ours are of these characters; any other is the merchant's own, made elsewhere.
+_REFUND_NUMBER = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
 
 _CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "gbk": "gb18030", "gb2312": "gb18030", "gb18030": "gb18030"}
 _REQUIRED = ("notify_id", "app_id", "out_trade_no", "trade_no", "trade_status", "total_amount")
@@ -57,7 +60,13 @@ def read_trade_notification(account: AlipayAccount, headers: Mapping[str, str], 
         report = trade_report(fields, "notification")
     except ValueError as exc:
         raise NotificationRefused("malformed", "the notification holds an amount that is not exact yuan") from exc
-    return Notification(event_key=_event_key(fields), report=report)
+    return Notification(event_key=_event_key(fields), report=report, refund_hint=_refund_hint(fields))
+
+
+def _refund_hint(fields: Mapping[str, str]) -> str | None:
+    """The number of the refund this notice is about. Its amount is that of all refunds together: ask for this one's."""
+    number = fields.get("out_biz_no", "")
+    return number if _REFUND_NUMBER.fullmatch(number) else None
 
 
 def _form_fields(headers: Mapping[str, str], body: bytes) -> dict[bytes, bytes]:

@@ -9,7 +9,7 @@
 Source: https://opendocs.alipay.com/open/02ekfs and /open/00f7nu, read 2026-09-11.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -42,7 +42,7 @@ def trade_report(fields: Mapping[str, str], source: Literal["notification", "que
     word = fields["trade_status"]
     amount_fen = _fen(fields, "total_amount")
     refunded_fen = _fen(fields, "refund_fee")
-    paid_at = _first_instant(fields)
+    paid_at = first_instant(fields, _PAID_AT)
     status = _STATUSES.get(word)
     if status is None:
         _log.warning("alipay.unknown_trade_status", trade_status=word[:64], out_trade_no=fields["out_trade_no"][:64])
@@ -72,13 +72,14 @@ def _fen(fields: Mapping[str, str], name: str) -> int | None:
     return parse_yuan(fields[name]) if name in fields else None
 
 
-def _first_instant(fields: Mapping[str, str]) -> datetime | None:
-    """When it was paid, in UTC. Alipay writes Beijing time; a time that cannot be read loses only this detail."""
-    for name in _PAID_AT:
+def first_instant(fields: Mapping[str, str], names: Sequence[str]) -> datetime | None:
+    """The first of these times that is there, in UTC. Alipay writes Beijing time; a time that cannot be read loses only
+    this detail."""
+    for name in names:
         if name in fields:
             try:
                 # The provider's wall clock becomes an aware instant on the next line.
                 return datetime.strptime(fields[name][:19], _TIME_FORMAT).replace(tzinfo=SHANGHAI).astimezone(UTC)
             except (ValueError, OverflowError):
-                _log.warning("alipay.unreadable_time", field=name, out_trade_no=fields["out_trade_no"][:64])
+                _log.warning("alipay.unreadable_time", field=name, out_trade_no=fields.get("out_trade_no", "")[:64])
     return None
