@@ -137,6 +137,22 @@ async def test_an_order_gives_what_the_mini_program_passes_on(
     assert (trade["seller_id"], trade["sub_appid"]) == (cloud.account["sub_mch_id"], cloud.account["appid"])
 
 
+async def test_wechats_client_takes_what_the_cloud_gave(cloud: CloudClient, sandbox: SandboxHandle) -> None:
+    payment = (await cloud.succeed("unifiedorder", cloud.order(new_number())))["payment"]
+    another = (await cloud.succeed("unifiedorder", cloud.order(new_number())))["payment"]
+    bridge = f"{sandbox.base_url}/wechat/bridge"
+    taken = await cloud.http.get(bridge, params=payment)
+    assert (taken.status_code, taken.headers["location"].startswith("/wechat/pay/")) == (302, True)
+    for wrong in (
+        {**payment, "paySign": another["paySign"]},
+        {**payment, "package": another["package"]},
+        {**payment, "signType": "HMAC-SHA256"},
+        {**payment, "signType": "RSA"},
+    ):
+        refused = await cloud.http.get(bridge, params=wrong)
+        assert ("location" in refused.headers, "支付验证签名失败" in refused.text) == (False, True)
+
+
 async def test_another_app_of_the_merchant_may_be_named(cloud: CloudClient, sandbox: SandboxHandle) -> None:
     apps = (await sandbox.control("GET", "/accounts"))["accounts"]
     [official] = [app["app_id"] for app in apps if app["mode"] == "official_account"]
