@@ -200,7 +200,7 @@ class OpenPlatformPages:
                 user_id=user.user_id,
                 back=back,
                 nickname=user.nickname,
-                explanation="快照页的虚拟账号，不能收款。" if user.is_snapshot else "普通用户。",
+                explanation=_words_about(user, chosen=user is current),
                 kind=Markup(' class="primary"') if user is current else Markup(""),
             )
             for user in USERS.values()
@@ -244,6 +244,11 @@ class OpenPlatformPages:
 
 def _user_of(request: Request) -> User:
     return USERS.get(request.cookies.get(USER_COOKIE, ""), DEFAULT_USER)
+
+
+def _words_about(user: User, *, chosen: bool) -> str:
+    kind = "快照页的虚拟账号，不能收款" if user.is_snapshot else "普通用户"
+    return f"{kind}；现在就是。" if chosen else f"{kind}。"
 
 
 def _back_of(request: Request) -> str:
