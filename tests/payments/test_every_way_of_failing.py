@@ -12,7 +12,7 @@ from app.errors import OutcomeUnknown, ProviderRejected, ProviderUnavailable
 from app.payments.model import Payment
 from tests.fixtures.market import Market
 from tests.fixtures.shop import ADMIN, BUYER
-from tests.payments.ways import WAYS, Way, assert_paid, begin, every_way, every_way_with_a_call
+from tests.payments.ways import WAYS, Way, assert_paid, begin, every_way, every_way_that_signs, every_way_with_a_call
 
 # What a notice says instead of the truth, and it is properly signed.
 LIES = {
@@ -21,12 +21,13 @@ LIES = {
     "seller": {"seller_id": "1900009999"},
     "payer": {"payer": "oPayerOfTheMarket00000000008"},
 }
-# How a call can end without an answer that means anything. Work was done by some of them; nobody can know by which.
-UNKNOWN = [
-    {"kind": "lost_reply"},
-    {"kind": "http_500"},
-    {"kind": "bad_signature"},
-    {"kind": "timeout", "latency_s": 0.05},
+# How a call can end without an answer that means anything; whether its work was done nobody can know. WeChat's cloud
+# signs no answers.
+UNANSWERED = [
+    (way, fault)
+    for way in WAYS
+    for fault in ("lost_reply", "http_500", "bad_signature", "timeout")
+    if fault != "bad_signature" or way.signs
 ]
 
 
@@ -35,6 +36,11 @@ async def market(standing_market: Market) -> Market:
     """One market for all of these tests, cleared for each."""
     await standing_market.clear()
     return standing_market
+
+
+def broken(fault: str) -> dict[str, object]:
+    """The fault as the sandbox takes it; a silence need not last for the whole time we would wait."""
+    return {"kind": fault} | ({"latency_s": 0.05} if fault == "timeout" else {})
 
 
 async def assert_untouched(market: Market, payment: Payment) -> None:
@@ -72,9 +78,9 @@ async def test_a_signed_notice_that_does_not_fit_is_recorded_and_pays_nothing(
 
 
 @every_way
-async def test_a_wrongly_signed_notice_is_refused_and_changes_nothing(market: Market, way: Way) -> None:
+async def test_a_notice_without_its_proof_is_refused_and_changes_nothing(market: Market, way: Way) -> None:
     payment = await begin(market, way)
-    refused = {"provider": payment.provider, "outcome": "signature"}
+    refused = {"provider": payment.provider, "outcome": way.words.unproven}
     before = market.counted("shouyin_notifications_total", **refused)
     await market.pay(payment, break_signature=True)
     [notice] = await market.notices(payment)
@@ -86,7 +92,7 @@ async def test_a_wrongly_signed_notice_is_refused_and_changes_nothing(market: Ma
     assert await market.shop.count("difference") == 0
 
 
-@every_way
+@every_way_that_signs
 async def test_a_notice_altered_anywhere_is_refused(market: Market, way: Way) -> None:
     payment = await begin(market, way)
     await market.pay(payment, times=1)
@@ -134,12 +140,9 @@ async def test_a_notice_at_another_account_s_door_is_refused(market: Market, way
 # --- calls ---------------------------------------------------------------------------------------------------------
 
 
-@every_way_with_a_call
-@pytest.mark.parametrize("fault", UNKNOWN, ids=lambda fault: fault["kind"])
-async def test_an_unknown_outcome_is_found_out_under_the_same_number(
-    market: Market, way: Way, fault: dict[str, object]
-) -> None:
-    await market.control("POST", "/faults", method=way.words.create, **fault)
+@pytest.mark.parametrize(("way", "fault"), [pair for pair in UNANSWERED if pair[0].words.create is not None], ids=str)
+async def test_an_unknown_outcome_is_found_out_under_the_same_number(market: Market, way: Way, fault: str) -> None:
+    await market.control("POST", "/faults", method=way.words.create, **broken(fault))
     payment = await market.create(way.method, mode=way.mode)
     assert (payment.api_status, payment.checking, payment.final, payment.action) == ("PENDING", True, False, None)
     await market.advance(timedelta(minutes=2))
@@ -223,12 +226,11 @@ async def test_a_provider_that_is_not_reached_leaves_a_failed_payment_and_no_tra
     assert (await market.create(way.method, mode=way.mode)).api_status == "PENDING"
 
 
-@every_way
-@pytest.mark.parametrize("fault", UNKNOWN[1:], ids=lambda fault: fault["kind"])
-async def test_asking_in_vain_changes_nothing_and_says_so(market: Market, way: Way, fault: dict[str, object]) -> None:
+@pytest.mark.parametrize(("way", "fault"), UNANSWERED, ids=str)
+async def test_asking_in_vain_changes_nothing_and_says_so(market: Market, way: Way, fault: str) -> None:
     payment = await begin(market, way)
     await market.pay(payment, notify=False)
-    await market.control("POST", "/faults", method=way.words.query, **fault)
+    await market.control("POST", "/faults", method=way.words.query, **broken(fault))
     with pytest.raises(OutcomeUnknown):
         await market.shop.runtime.payments.sync(BUYER, payment.id, correlation_id="c")
     assert await market.find(payment) == payment

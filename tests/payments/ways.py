@@ -30,6 +30,7 @@ class Words:
     turned_away: Mapping[str, str]
     application: str
     seller: str
+    unproven: str = "signature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,9 @@ class Way:
         return self.method in ("WECHAT_MINI_PROGRAM", "WECHAT_JSAPI", "WECHAT_CLOUD")
 
     @property
-    def gives_trade_at_once(self) -> bool:
-        """Whether the provider has a trade as soon as the payment is made, and not when the payer arrives."""
-        return self.method.startswith("WECHAT")
+    def signs(self) -> bool:
+        """Whether answers and notices prove themselves; those of WeChat's cloud do not."""
+        return self.mode != "cloud"
 
 
 def _alipay(create: str | None) -> Words:
@@ -67,7 +68,15 @@ def _alipay(create: str | None) -> Words:
     )
 
 
-def _wechat(interface: str, calls: tuple[str, str, str], *, refusal: str, application: str, seller: str) -> Words:
+def _wechat(
+    interface: str,
+    calls: tuple[str, str, str],
+    *,
+    refusal: str,
+    application: str,
+    seller: str,
+    unproven: str = "signature",
+) -> Words:
     create, query, close = (f"wechat.{interface}.{call}" for call in calls)
     return Words(
         create=create,
@@ -78,6 +87,7 @@ def _wechat(interface: str, calls: tuple[str, str, str], *, refusal: str, applic
         turned_away={"kind": "business_error", "code": "FREQUENCY_LIMITED"},
         application=application,
         seller=seller,
+        unproven=unproven,
     )
 
 
@@ -93,7 +103,12 @@ _WECHAT_MODES = {
     "v2_partner": _wechat("v2", _V2, refusal="NOAUTH", application="appid", seller="sub_mch_id"),
 }
 _CLOUD = _wechat(
-    "cloud", ("unifiedorder", "queryorder", "closeorder"), refusal="NOAUTH", application="appid", seller="sub_mch_id"
+    "cloud",
+    ("unifiedorder", "queryorder", "closeorder"),
+    refusal="NOAUTH",
+    application="sub_appid",
+    seller="sub_mch_id",
+    unproven="source",
 )
 
 WAYS = [
@@ -126,6 +141,7 @@ def over(ways: Sequence[Way]) -> pytest.MarkDecorator:
 
 
 every_way = over(WAYS)
+every_way_that_signs = over([way for way in WAYS if way.signs])
 every_way_with_a_call = over([way for way in WAYS if way.words.create is not None])
 
 
