@@ -26,6 +26,7 @@ from app.sandbox.wechat.accounts import CLOUD_PLATFORM_APPID, Merchant
 from app.sandbox.wechat.cloud_control import CallbackAddress, is_base_url
 from app.sandbox.wechat.cloud_notices import CloudChannel
 from app.sandbox.wechat.open_platform_apps import MINI_PROGRAM_APP_ID
+from app.sandbox.wechat.open_platform_json import read_json
 from app.sandbox.wechat.platform import WeChat
 from app.sandbox.wechat.trades import STATE_WORDS, Credential, Order, Product, Trade, TradeRefusal
 from app.sandbox.wechat.v2_errors import NO_RELATION, BusinessRefusal, TransportRefusal, no_such_order, of_a_trade
@@ -269,10 +270,7 @@ async def _read(request: Request) -> object:
     body = b""
     async for chunk in request.stream():
         body = (body + chunk)[: MAX_BODY_BYTES + 1]
-    try:
-        return json.loads(body) if len(body) <= MAX_BODY_BYTES else None
-    except (ValueError, RecursionError):
-        return None
+    return read_json(body, MAX_BODY_BYTES)
 
 
 def _typed(body: object, endpoint: _Endpoint) -> dict[str, Any]:

@@ -264,7 +264,9 @@ async def test_without_its_content_type_a_call_is_not_read(
     assert await sandbox.calls("wechat.cloud.unifiedorder", "") == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"null", b"[" * 90000, b" " * 102401])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"text"', b"null", b'{"body":"\\ud83d"}', b"[" * 90000, b" " * 102401]
+)
 async def test_a_body_that_is_no_object_is_refused(cloud: CloudClient, body: bytes) -> None:
     for action in ("unifiedorder", "queryorder", "closeorder"):
         response = await cloud.http.post(
