@@ -323,6 +323,7 @@ async def test_every_doubtful_answer_is_unknown_and_repeating_is_safe(shop: Shop
         ("SIGN_ERROR", Rejected, "serial_no"),
         ("MCH_NOT_EXISTS", Rejected, "merchant number"),
         ("RULE_LIMIT", Rejected, "risk control"),
+        ("OPENID_MISMATCH", Rejected, "wechatLogin"),
         ("ORDER_PAID", Unknown, ""),
         ("ORDER_CLOSED", Unknown, ""),
         ("OUT_TRADE_NO_USED", Unknown, ""),
