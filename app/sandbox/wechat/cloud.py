@@ -145,9 +145,11 @@ class CloudGateway:
                 return Response("Internal Server Error", status_code=500, media_type="text/plain")
             case FaultKind.ERROR_RESPONSE:
                 known = fault.code is not None and fault.code.lstrip("-").isdecimal()
-                return _refused(CloudRefusal(int(fault.code or BUSY) if known else BUSY, "system error"))
+                return _refused(
+                    CloudRefusal(int(fault.code or BUSY) if known else BUSY, fault.message or "system error")
+                )
             case FaultKind.BUSINESS_ERROR:
-                refusal = BusinessRefusal(fault.code or "SYSTEMERROR", "沙箱按要求返回的错误")
+                refusal = BusinessRefusal(fault.code or "SYSTEMERROR", fault.message or "沙箱按要求返回的错误")
                 return self._worked(endpoint, body, base_url, refusal=refusal)
             case FaultKind.LATENCY:
                 await asyncio.sleep(fault.latency_s)

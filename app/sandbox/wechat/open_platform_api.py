@@ -162,14 +162,14 @@ def _worked(endpoint: _Endpoint, call: _Call) -> Response:
 
 
 async def _go_wrong(endpoint: _Endpoint, call: _Call, fault: Fault) -> Response:
-    """The call as it goes with a fault; `code` of the fault is the errcode, -1 when it names none."""
+    """The call as it goes with a fault, whose `code` is the errcode, -1 without, and whose `message` the errmsg."""
     match fault.kind:
         case FaultKind.TIMEOUT:
             return SilentConnection(fault.latency_s)
         case FaultKind.HTTP_500 | FaultKind.UNAVAILABLE:
             return Response("Internal Server Error", status_code=500, media_type="text/plain")
         case FaultKind.ERROR_RESPONSE | FaultKind.BUSINESS_ERROR:
-            return _refused(endpoint, OpenPlatformRefusal(_errcode_of(fault)))
+            return _refused(endpoint, OpenPlatformRefusal(_errcode_of(fault), fault.message))
         case FaultKind.LOST_REPLY:
             _worked(endpoint, call)
             return DroppedConnection()

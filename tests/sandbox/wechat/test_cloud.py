@@ -511,6 +511,15 @@ async def test_errors_can_be_asked_for(
     assert await sandbox.calls("wechat.cloud.unifiedorder", number) == 2
 
 
+async def test_the_words_of_an_error_can_be_chosen(cloud: CloudClient, sandbox: SandboxHandle) -> None:
+    for kind in ("error_response", "business_error"):
+        fault = {"method": "wechat.cloud.queryorder", "kind": kind, "message": "请求过于频繁"}
+        await sandbox.control("POST", "/faults", fault, status=201)
+    about = cloud.about("never-made")
+    assert await cloud.post("queryorder", about) == {"errcode": -1, "errmsg": "请求过于频繁"}
+    assert (await cloud.respdata("queryorder", about))["err_code_des"] == "请求过于频繁"
+
+
 @pytest.mark.parametrize(("kind", "made"), [("lost_reply", True), ("timeout", False)])
 async def test_a_lost_reply_leaves_the_order(cloud: CloudClient, sandbox: SandboxHandle, kind: str, made: bool) -> None:
     number = new_number()

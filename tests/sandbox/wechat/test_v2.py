@@ -485,6 +485,12 @@ async def test_a_transport_error_can_be_asked_for(v2: V2Client, sandbox: Sandbox
     fault = {"method": "wechat.v2.orderquery", "kind": "error_response"}
     await sandbox.control("POST", "/faults", fault, status=201)
     assert await v2.refused("orderquery", {"out_trade_no": "never-made"}) == "系统繁忙，请稍后再试"
+    await sandbox.control("POST", "/faults", {**fault, "message": "mch_id参数格式错误"}, status=201)
+    assert await v2.refused("orderquery", {"out_trade_no": "never-made"}) == "mch_id参数格式错误"
+    chosen = {"method": "wechat.v2.orderquery", "kind": "business_error", "code": "NOAUTH", "message": "商户无权限"}
+    await sandbox.control("POST", "/faults", chosen, status=201)
+    answer = await v2.call("orderquery", {"out_trade_no": "never-made"})
+    assert (answer["err_code"], answer["err_code_des"]) == ("NOAUTH", "商户无权限")
 
 
 async def test_a_broken_signature_can_be_asked_for(v2: V2Client, sandbox: SandboxHandle) -> None:
