@@ -194,7 +194,15 @@ async def test_sandbox_accounts_are_the_same_every_time(shouyin: Command) -> Non
     assert all(wanted <= account.keys() for account in alipay)
     assert {account["gateway"] for account in alipay} == {"http://127.0.0.1:10/gateway.do"}
     assert (await shouyin("sandbox", "accounts", "--json")).stdout == first.stdout
-    assert "PRIVATE" not in (await shouyin("sandbox", "accounts")).stdout
+    listed = (await shouyin("sandbox", "accounts")).stdout
+    assert listed.count("\n") == len(accounts)
+    secrets = {
+        text
+        for account in accounts
+        for name, text in account.items()
+        if ("key" in name or name in ("secret", "app_auth_token")) and name != "public_key_id"
+    }
+    assert not [text for text in secrets if text in listed]
 
 
 async def test_flow_runs_are_listed_and_a_missing_one_is_one_line(shouyin: Command) -> None:
