@@ -18,6 +18,7 @@ from app.auth import issue_token
 from app.cli import commands
 from app.main import create_app
 from app.payments.model import Payment
+from app.providers.contract import PaymentMethod
 from tests.fixtures.market import Market
 from tests.fixtures.web import serving
 
@@ -77,10 +78,11 @@ def test_every_command_exists() -> None:
             assert words[1] in targets, line
             continue
         assert Path(words[0]).name == "shouyin", line
-        path = [word for word in words[1:] if re.fullmatch(r"[a-z]+", word)][:2]
+        path = [word for word in words[1:] if re.fullmatch(r"[a-z]+", word)][:3]
         shown = runner.invoke(commands, [*path, "--help"])
-        if shown.exit_code != 0:  # the second word was an argument
-            shown = runner.invoke(commands, [*path[:1], "--help"])
+        while shown.exit_code != 0 and len(path) > 1:  # its last word was an argument
+            path.pop()
+            shown = runner.invoke(commands, [*path, "--help"])
         assert shown.exit_code == 0, line
         for option in (word for word in words if word.startswith("--")):
             assert option in shown.output, line
@@ -102,7 +104,8 @@ def test_every_setting_it_names_is_read() -> None:
     known = (ROOT / "app" / "config.py").read_text() + (ROOT / "compose.yaml").read_text()
     for name in re.findall(r"`([A-Z]+_[A-Z_]+|PORT|FLOWS)`", README):
         codes = re.findall(r"code = \"([A-Z_]+)\"", (ROOT / "app" / "errors.py").read_text())
-        assert f'"{name}"' in known or name in (*codes, "INTERNAL", "INVALID_QUERY", "SUCCESSFUL"), name
+        words = (*codes, *PaymentMethod, "INTERNAL", "INVALID_QUERY", "SUCCESSFUL")
+        assert f'"{name}"' in known or name in words, name
 
 
 def test_every_error_code_it_names_exists() -> None:
