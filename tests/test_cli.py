@@ -125,6 +125,12 @@ async def test_an_account_is_added_from_fields_and_files(
     assert (added.exit_code, added.stderr) == (0, "")
     listed = await shouyin("account", "list")
     assert listed.stdout == "   1  ALIPAY   public_key   on   shop\n"
+    changed = await shouyin("account", "set", "1", "--set", f"seller_id={record['seller_id']}")
+    assert changed.stdout == "changed merchant account 1: ALIPAY public_key, seller_id\n"
+    refused = await shouyin("account", "set", "1", "--set", "seller_id=1")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert refused.stderr.startswith("shouyin: seller_id is not what Alipay issues")
+    assert (await shouyin("account", "set", "1")).exit_code == 1
 
 
 async def test_keys_that_do_not_belong_together_are_refused(
@@ -184,10 +190,19 @@ async def test_sandbox_accounts_are_the_same_every_time(shouyin: Command) -> Non
         "isv",
     }
     wanted = {"provider", "mode", "gateway", "app_id", "app_private_key", "alipay_public_key", "seller_id"}
-    assert all(wanted <= account.keys() for account in accounts)
-    assert {account["gateway"] for account in accounts} == {"http://127.0.0.1:10/gateway.do"}
+    alipay = [account for account in accounts if account["provider"] == "ALIPAY"]
+    assert all(wanted <= account.keys() for account in alipay)
+    assert {account["gateway"] for account in alipay} == {"http://127.0.0.1:10/gateway.do"}
     assert (await shouyin("sandbox", "accounts", "--json")).stdout == first.stdout
-    assert "PRIVATE" not in (await shouyin("sandbox", "accounts")).stdout
+    listed = (await shouyin("sandbox", "accounts")).stdout
+    assert listed.count("\n") == len(accounts)
+    secrets = {
+        text
+        for account in accounts
+        for name, text in account.items()
+        if ("key" in name or name in ("secret", "app_auth_token")) and name != "public_key_id"
+    }
+    assert not [text for text in secrets if text in listed]
 
 
 async def test_flow_runs_are_listed_and_a_missing_one_is_one_line(shouyin: Command) -> None:

@@ -1,7 +1,5 @@
 """The README is true: its commands exist, its operations run, its snippets take a payment to its end."""
 
-import asyncio
-import json
 import re
 import shlex
 import sys
@@ -20,15 +18,13 @@ from app.auth import issue_token
 from app.cli import commands
 from app.main import create_app
 from app.payments.model import Payment
-from tests.api.node import HERE, install
+from app.providers.contract import PaymentMethod
 from tests.fixtures.market import Market
 from tests.fixtures.web import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-# What a browser and a phone have built in.
-BROWSER = 'import { WebSocket } from "ws";\nglobalThis.WebSocket = WebSocket;\n'
 
 
 def blocks(language: str) -> list[str]:
@@ -70,27 +66,6 @@ async def api(market: Market) -> AsyncIterator[Api]:
         yield Api(market, url, issue_token(config, sub="7", roles=("user",), ttl=timedelta(hours=1)))
 
 
-async def script(program: str, folder: Path, *arguments: str) -> AsyncIterator[Any]:
-    """Runs a Node program and yields the JSON lines it prints."""
-    node = await asyncio.to_thread(install)
-    (folder / "node_modules").symlink_to(HERE / "node_modules")
-    (folder / "main.mjs").write_text(BROWSER + program)
-    process = await asyncio.create_subprocess_exec(
-        node, "main.mjs", *arguments, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        async with asyncio.timeout(40):
-            async for line in process.stdout:
-                yield json.loads(line)
-            assert await process.wait() == 0, (await process.stderr.read()).decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
 def test_every_command_exists() -> None:
     runner = CliRunner()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
@@ -103,17 +78,19 @@ def test_every_command_exists() -> None:
             assert words[1] in targets, line
             continue
         assert Path(words[0]).name == "shouyin", line
-        path = [word for word in words[1:] if re.fullmatch(r"[a-z]+", word)][:2]
+        path = [word for word in words[1:] if re.fullmatch(r"[a-z]+", word)][:3]
         shown = runner.invoke(commands, [*path, "--help"])
-        if shown.exit_code != 0:  # the second word was an argument
-            shown = runner.invoke(commands, [*path[:1], "--help"])
+        while shown.exit_code != 0 and len(path) > 1:  # its last word was an argument
+            path.pop()
+            shown = runner.invoke(commands, [*path, "--help"])
         assert shown.exit_code == 0, line
         for option in (word for word in words if word.startswith("--")):
             assert option in shown.output, line
 
 
 def test_every_link_and_picture_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#]+)\)", prose):
         assert target.startswith("http") or (ROOT / target).exists(), target
 
 
@@ -127,7 +104,8 @@ def test_every_setting_it_names_is_read() -> None:
     known = (ROOT / "app" / "config.py").read_text() + (ROOT / "compose.yaml").read_text()
     for name in re.findall(r"`([A-Z]+_[A-Z_]+|PORT|FLOWS)`", README):
         codes = re.findall(r"code = \"([A-Z_]+)\"", (ROOT / "app" / "errors.py").read_text())
-        assert f'"{name}"' in known or name in (*codes, "INTERNAL", "INVALID_QUERY", "SUCCESSFUL"), name
+        words = (*codes, *PaymentMethod, "INTERNAL", "INVALID_QUERY", "SUCCESSFUL")
+        assert f'"{name}"' in known or name in words, name
 
 
 def test_every_error_code_it_names_exists() -> None:
@@ -165,62 +143,11 @@ async def test_the_payment_by_hand(api: Api) -> None:
     assert await api.market.shop.status_of(order_id) == "paid"
 
 
-async def test_the_page_s_snippet_pays_and_watches(api: Api, tmp_path: Path) -> None:
-    page = blocks("js")[0]
-    order_id = await api.market.shop.order()
-    program = (
-        page
-        + """
-const [api, token, orderId] = process.argv.slice(2);
-const payment = await pay(api, token, orderId);
-console.log(JSON.stringify({ paying: payment }));
-watch(api, token, payment.id, (state) => console.log(JSON.stringify({ state })));
-"""
-    )
-    states = []
-    async for line in script(program, tmp_path, api.url, api.token, str(order_id)):
-        if "paying" in line:
-            assert line["paying"]["action"]["__typename"] == "Redirect"
-            paying = await api.payment(line["paying"]["id"])
-            continue
-        states.append(line["state"]["status"])
-        if len(states) == 1:
-            await api.market.pay(paying)
-            await api.market.shop.settle()
-    assert (states[0], states[-1]) == ("PENDING", "SUCCESSFUL")
-
-
-async def test_the_mini_program_s_snippet_watches(api: Api, tmp_path: Path) -> None:
-    payment = await api.market.create("ALIPAY_QR")
-    bridge = """
-const wx = {
-  connectSocket({ url, protocols }) {
-    const socket = new WebSocket(url, protocols);
-    return {
-      send: ({ data }) => socket.send(data),
-      close: ({ code }) => socket.close(code),
-      onOpen: (then) => socket.addEventListener("open", then),
-      onMessage: (then) => socket.addEventListener("message", ({ data }) => then({ data })),
-      onClose: (then) => socket.addEventListener("close", then),
-    };
-  },
-};
-"""
-    program = (
-        bridge
-        + blocks("js")[1]
-        + """
-const [api, token, paymentId] = process.argv.slice(2);
-watch(api, token, paymentId, (state) => console.log(JSON.stringify(state)));
-"""
-    )
-    states = []
-    async for state in script(program, tmp_path, api.url, api.token, str(payment.id)):
-        states.append(state["status"])
-        if len(states) == 1:
-            await api.market.pay(payment)
-            await api.market.shop.settle()
-    assert (states[0], states[-1]) == ("PENDING", "SUCCESSFUL")
+def test_the_snippets_are_those_the_tests_run() -> None:
+    """tests/web/test_snippets.py runs them."""
+    files = [ROOT / "app" / "web" / "snippets" / name for name in ("page.js", "wechat_page.js", "mini_program.js")]
+    assert blocks("js") == [file.read_text(encoding="utf-8") for file in files]
+    assert set(files) == set(files[0].parent.iterdir())
 
 
 async def test_the_flow_runs(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:

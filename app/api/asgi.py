@@ -65,9 +65,9 @@ async def respond(
     content_type: bytes = JSON,
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Sends one whole answer."""
+    """Sends one whole answer. 204 has neither a body nor, by HTTP's rule, a length."""
     length = str(len(body)).encode()
-    own = [(b"content-type", content_type), (b"content-length", length), *headers]
+    own = [*headers] if status == 204 else [(b"content-type", content_type), (b"content-length", length), *headers]
     await send({"type": "http.response.start", "status": status, "headers": own})
     await send({"type": "http.response.body", "body": body})
 

@@ -1,5 +1,6 @@
-"""Where providers report: `POST /notify/{provider}/{merchant account}`, with `/internal` before it where only the
-provider's own network can reach us, and an unguessable tail where nothing is signed.
+"""Where providers report: `POST /notify/{provider}/{merchant account}`; where nothing is signed, it is
+`POST /internal/notify/{provider}/{merchant account}/{tail}`, which only the provider's own network should reach and
+nobody can guess.
 
 The body goes on as the bytes that came; verification, storing and the words of the answer belong to the inbox. There is
 no token here: the provider's signature is the only proof, and nothing of the request but its bytes and headers counts.
@@ -16,9 +17,8 @@ from app.runtime import Runtime
 
 # The documented notifications stay below 10 kB.
 _BODY_LIMIT: Final = 262_144
-_PATH: Final = re.compile(
-    r"(?:/internal)?/notify/([a-z]{1,20})/([1-9][0-9]{0,17})(?:/([A-Za-z0-9_-]{1,64}))?", re.ASCII
-)
+# A tail on the internal path, and none elsewhere: with it the public path would be a second way in.
+_PATH: Final = re.compile(r"(/internal)?/notify/([a-z]{1,20})/([1-9][0-9]{0,17})(?(1)/([A-Za-z0-9_-]{1,64}))", re.ASCII)
 _TEXT: Final = b"text/plain; charset=utf-8"
 
 _log = structlog.stdlib.get_logger("shouyin.notify")
@@ -47,10 +47,10 @@ class NotifyEndpoint:
         except ClientGone:
             return 499
         shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
-        provider, account_id = place[1].upper(), int(place[2])
+        provider, account_id = place[2].upper(), int(place[3])
         try:
             answer = await self._runtime.inbox.receive(
-                provider, account_id, shown, body, correlation_id=correlation_id, tail=place[3] or ""
+                provider, account_id, shown, body, correlation_id=correlation_id, tail=place[4] or ""
             )
         except NotFound:
             _log.warning("notification_for_nobody", provider=provider, merchant_account_id=account_id)

@@ -9,6 +9,7 @@ from app.clock import Clock
 from app.providers.alipay import AlipayProvider
 from app.providers.contract import PaymentMethod, Provider
 from app.providers.gateways import GatewayRule
+from app.providers.wechat import WechatProvider
 
 
 def build_registry(
@@ -20,7 +21,12 @@ def build_registry(
     `sandbox_url`, the deployment's sandbox.
     """
     gateways = GatewayRule(sandbox_url=sandbox_url)
-    return by_name([AlipayProvider(client, clock, timeout_s=timeout_s, gateways=gateways)])
+    return by_name(
+        [
+            AlipayProvider(client, clock, timeout_s=timeout_s, gateways=gateways),
+            WechatProvider(client, clock, timeout_s=timeout_s, gateways=gateways),
+        ]
+    )
 
 
 def by_name(providers: list[Provider]) -> Mapping[str, Provider]:

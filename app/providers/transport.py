@@ -33,12 +33,14 @@ _NOTHING_WAS_SENT = (
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """A complete answer below 500 that is no redirect, as it was received. Header names are lower case."""
+    """A complete answer that is no redirect, as it was received; of 500 and above only where that was asked for.
+
+    Header names are lower case; two answers that differ in them alone are equal."""
 
     status_code: int
     content_type: str
     body: bytes = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 ExchangeOutcome = RawAnswer | NotReached | Unknown
@@ -91,12 +93,14 @@ async def exchange(
     body: bytes,
     timeout_s: float,
     answer_limit_bytes: int = ANSWER_LIMIT_BYTES,
+    server_errors: bool = False,
 ) -> ExchangeOutcome:
     """Sends one request and says how the exchange ended; never raises for the network's sake.
 
     `body` is sent byte for byte, and so is a URL whose path and query are encoded. `timeout_s` bounds the exchange as a
     whole, however slowly the answer drips. Cancellation passes through: whoever cancels must treat the outcome as
-    unknown.
+    unknown. `server_errors` hands out answers of 500 and above too, for a protocol that signs refusals with such a
+    status; unproven they stay Unknown.
     """
     share = timeout_s * _SHARE_BEFORE_SENDING
     request = client.build_request(
@@ -108,7 +112,7 @@ async def exchange(
     )
     try:
         async with asyncio.timeout(timeout_s):
-            return await _receive(client, request, answer_limit_bytes)
+            return await _receive(client, request, answer_limit_bytes, server_errors=server_errors)
     except _NOTHING_WAS_SENT as exc:
         return NotReached(type(exc).__name__)
     except (httpx.RequestError, httpx.StreamError) as exc:
@@ -117,11 +121,13 @@ async def exchange(
         return Unknown(f"no complete answer within {timeout_s:g} s")
 
 
-async def _receive(client: httpx.AsyncClient, request: httpx.Request, limit_bytes: int) -> RawAnswer | Unknown:
+async def _receive(
+    client: httpx.AsyncClient, request: httpx.Request, limit_bytes: int, *, server_errors: bool
+) -> RawAnswer | Unknown:
     """Sends and reads up to the limit. Closing early drops the connection, as a flood deserves."""
     response = await client.send(request, stream=True, follow_redirects=False)
     try:
-        if response.status_code >= 500:
+        if response.status_code >= 500 and not server_errors:
             return Unknown(f"HTTP {response.status_code}")
         if 300 <= response.status_code < 400:
             return Unknown(f"HTTP {response.status_code}: redirects are not followed")

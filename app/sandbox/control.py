@@ -136,7 +136,7 @@ class Control:
 
     async def _add_fault(self, request: Request) -> Response:
         options = await read_options(
-            request, {"method", "kind", "count", "out_trade_no", "latency_s", "code", "sub_code"}
+            request, {"method", "kind", "count", "out_trade_no", "latency_s", "code", "sub_code", "message"}
         )
         method, kind = text_of(options, "method"), text_of(options, "kind")
         kinds = [known.value for known in FaultKind]
@@ -152,6 +152,7 @@ class Control:
                 latency_s=seconds_of(options, "latency_s"),
                 code=text_of(options, "code"),
                 sub_code=text_of(options, "sub_code"),
+                message=text_of(options, "message"),
             )
         except ValueError as exc:
             raise ControlError(400, "FAULT_INVALID", str(exc), "correct the number") from exc
@@ -222,7 +223,7 @@ class Control:
         return JSONResponse({"reset": True, **self._clock_described()})
 
 
-_FAULT_OPTIONS = {"method", "kind", "count", "out_trade_no", "latency_s", "code", "sub_code"}
+_FAULT_OPTIONS = {"method", "kind", "count", "out_trade_no", "latency_s", "code", "sub_code", "message"}
 _PAY_OPTIONS = {
     "amount",
     "app_id",

@@ -18,7 +18,8 @@ ANY_METHOD = "*"
 class FaultKind(StrEnum):
     """Work is done only by lost_reply, bad_signature and latency; the others leave nothing behind.
 
-    20000 is Alipay's word; elsewhere it is http_500. A business error's code stands in `code`, Alipay's in `sub_code`.
+    20000 is Alipay's word; elsewhere it is http_500. A business error's code stands in `code`, Alipay's in `sub_code`,
+    and `message` in the place of the words that usually come with it.
     """
 
     TIMEOUT = "timeout"
@@ -43,6 +44,7 @@ class Fault:
     latency_s: float
     code: str | None
     sub_code: str | None
+    message: str | None
 
     def matches(self, method: str, out_trade_no: str) -> bool:
         return self.remaining > 0 and self.method in (ANY_METHOD, method) and self.out_trade_no in (None, out_trade_no)
@@ -57,6 +59,7 @@ class Fault:
             "latency_s": self.latency_s,
             "code": self.code,
             "sub_code": self.sub_code,
+            "message": self.message,
         }
 
 
@@ -77,6 +80,7 @@ class FaultQueue:
         latency_s: float | None = None,
         code: str | None = None,
         sub_code: str | None = None,
+        message: str | None = None,
     ) -> Fault:
         """Queue a fault. Raises ValueError when `count` or `latency_s` is out of its bounds."""
         if not 1 <= count <= MAX_COUNT:
@@ -84,7 +88,7 @@ class FaultQueue:
         seconds = latency_s if latency_s is not None else (60.0 if kind is FaultKind.TIMEOUT else 1.0)
         if not 0 <= seconds <= MAX_LATENCY_S:
             raise ValueError(f"latency_s must be 0 to {MAX_LATENCY_S:g}")
-        fault = Fault(self._next_id, method, kind, count, out_trade_no, seconds, code, sub_code)
+        fault = Fault(self._next_id, method, kind, count, out_trade_no, seconds, code, sub_code, message)
         self._next_id += 1
         self._faults.append(fault)
         return fault

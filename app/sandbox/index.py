@@ -48,10 +48,9 @@ _CLOCK = """<section>
 <p class="spread"><span>{now}</span><span class="quiet">{ahead}</span></p>
 </section>"""
 
-_ACCOUNT = """<li><span class="spread"><span>{provider} · {mode}</span><code>{app_id}</code></span>
-<span class="quiet">{seller}</span></li>"""
+_ACCOUNT = """<li><span>{provider} · {mode}</span><span class="quiet">{ids}</span></li>"""
 
-_SELLER_NAMES = ("seller_id", "mchid", "mch_id", "sub_mchid", "sub_mch_id")
+_ID_NAMES = ("app_id", "appid", "seller_id", "mchid", "mch_id", "sub_mchid", "sub_mch_id")
 
 
 class IndexPage:
@@ -78,8 +77,7 @@ class IndexPage:
                 _ACCOUNT,
                 provider=account["provider"],
                 mode=account["mode"],
-                app_id=account.get("app_id") or account["appid"],
-                seller=" · ".join(f"{name} {account[name]}" for name in _SELLER_NAMES if name in account),
+                ids=" · ".join(f"{name} {account[name]}" for name in _ID_NAMES if name in account),
             )
             for account in self._world.accounts
         )

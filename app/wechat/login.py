@@ -4,6 +4,7 @@ Without a token the caller becomes the openid, with the role "user". A caller wh
 with its roles and its end: a shop with accounts of its own only learns the openid, and nobody stays in longer.
 """
 
+import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -57,7 +58,7 @@ class WechatLogins:
         ProviderUnavailable."""
         self.check_tokens()
         opened = await self._apps.open(app_id)
-        asker = f"address:{address}" if caller is None else f"sub:{caller.sub}"
+        asker = _asker(caller, address)
         user = await self._codes.exchange(app_id, code, lambda: self._user(opened, code), asker=asker)
         return self._issue(caller, app_id, user)
 
@@ -114,3 +115,10 @@ class WechatLogins:
         identity = WechatIdentity(app_id, user.openid)
         token = issue_token(self._config, sub, roles, ttl=ends - now, clock=self._clock, wechat=identity)
         return Login(token, user.openid, ends, user.nickname)
+
+
+def _asker(caller: Principal | None, address: str | None) -> str:
+    """Who may hear the answer to a code again; whoever cannot be told from others may not."""
+    if caller is not None:
+        return f"sub:{caller.sub}"
+    return f"address:{address}" if address else secrets.token_hex(16)

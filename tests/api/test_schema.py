@@ -14,7 +14,8 @@ FINISHED = (
     "Payment,PaymentStatus,PaymentMethod,PaymentAction,Redirect,QrCode,WechatPayParams,AlipayJsapiParams,Failure,Refund,"
     "RefundStatus,Order,CreatePaymentInput,ActivatePaymentsInput,PaymentFeature,Query.paymentFeature,Query.payment,"
     "Query.payments,Query.order,Mutation.createPayment,Mutation.syncPayment,Mutation.closePayment,"
-    "Mutation.activatePayments,Subscription.payment,Subscription.payments,Subscription.order,Yuan,DateTime,JSON"
+    "Mutation.activatePayments,Login,Mutation.wechatLogin,"
+    "Subscription.payment,Subscription.payments,Subscription.order,Yuan,DateTime,JSON"
 )
 
 

@@ -9,14 +9,22 @@ from app.providers.contract import PaymentMethod
 from app.providers.registry import build_registry, by_name, provider_of_method
 
 
-def test_alipay_answers_for_its_three_methods_and_nobody_for_the_others(
+def test_each_provider_answers_for_its_methods_and_nobody_for_the_others(
     client: httpx.AsyncClient, clock: Clock
 ) -> None:
     providers = build_registry(client, clock, 5.0)
-    assert list(providers) == ["ALIPAY"]
-    offered = {method for method in PaymentMethod if provider_of_method(providers, method) is not None}
-    assert offered == {PaymentMethod.ALIPAY_PAGE, PaymentMethod.ALIPAY_WAP, PaymentMethod.ALIPAY_QR}
-    assert provider_of_method(providers, PaymentMethod.ALIPAY_QR) is providers["ALIPAY"]
+    answering = {method: provider_of_method(providers, method) for method in PaymentMethod}
+    assert {method.value: provider.name for method, provider in answering.items() if provider is not None} == {
+        "ALIPAY_PAGE": "ALIPAY",
+        "ALIPAY_WAP": "ALIPAY",
+        "ALIPAY_QR": "ALIPAY",
+        "WECHAT_MINI_PROGRAM": "WECHAT",
+        "WECHAT_JSAPI": "WECHAT",
+        "WECHAT_H5": "WECHAT",
+        "WECHAT_NATIVE": "WECHAT",
+        "WECHAT_CLOUD": "WECHAT",
+    }
+    assert list(providers) == ["ALIPAY", "WECHAT"]
 
 
 def test_two_providers_for_one_method_are_refused(client: httpx.AsyncClient, clock: Clock) -> None:

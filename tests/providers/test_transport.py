@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from app.providers.contract import NotReached, Unknown
-from app.providers.transport import RawAnswer, open_client, post_form
+from app.providers.transport import RawAnswer, exchange, open_client, post_form
 from tests.providers.scripted import Received, ScriptedServer, answering, hang, serving
 
 
@@ -110,6 +110,13 @@ async def test_an_answer_that_drips_is_unknown_when_the_whole_time_is_over(clien
 async def test_a_server_error_is_unknown(client: httpx.AsyncClient, status: int) -> None:
     async with serving(answering(b'{"code":"40004"}', status=status)) as server:
         assert await post(client, server.url()) == Unknown(f"HTTP {status}")
+
+
+async def test_a_server_error_is_an_answer_where_the_adapter_asks_for_it(client: httpx.AsyncClient) -> None:
+    async with serving(answering(b'{"code":"x"}', status=500, extra="Request-ID: 7\r\n")) as server:
+        answer = await exchange(client, "GET", server.url(), headers={}, body=b"", timeout_s=5.0, server_errors=True)
+    assert answer == RawAnswer(500, "application/json", b'{"code":"x"}')
+    assert answer.headers["request-id"] == "7"
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

@@ -1,4 +1,4 @@
-"""The whole product for a browser: sandbox, API, worker, a bound orders table and one Alipay account."""
+"""The whole product for a browser: sandbox, API, worker, and a shop with all of the sandbox's accounts."""
 
 import asyncio
 import base64
@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx
@@ -21,8 +20,9 @@ from app.main import create_app
 from app.runtime import open_runtime
 from app.sandbox.accounts import load_or_create_accounts
 from app.sandbox.main import run_in_process
+from app.shop import open_shop
 from app.web.pages import BUILT
-from tests.fixtures.shop import ADMIN, BINDING, make_orders
+from tests.fixtures.shop import ADMIN, make_orders
 from tests.fixtures.web import serving
 from tests.web.browser import Browser, chromium
 
@@ -94,13 +94,13 @@ async def _working(environ: Mapping[str, str], log: Path) -> AsyncIterator[None]
 
 @pytest.fixture(scope="module")
 async def stack(
-    module_database_url: str, redis_server: Redis, tmp_path_factory: pytest.TempPathFactory
+    module_database_url: str, redis_server: Redis, sandbox_home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
     """The product, with the demo and GraphiQL on."""
     if not (BUILT / "manifest.json").exists():
         pytest.skip("the web pages are not built: run `make web`")
     home, port = tmp_path_factory.mktemp("home"), free_port()
-    async with run_in_process(home / "sandbox") as sandbox_url:
+    async with run_in_process(sandbox_home) as sandbox_url:
         environ = {
             "DATABASE_URL": module_database_url,
             "REDIS_URL": redis_server.url,
@@ -117,7 +117,13 @@ async def stack(
             "PROVIDER_TIMEOUT_S": "2",
         }
         database = await make_orders(module_database_url)
-        await _open_shop(environ, home_accounts=load_or_create_accounts(home / "sandbox", sandbox_url))
+        runtime = await open_runtime(load_config(environ), realtime=False)
+        try:
+            await open_shop(
+                runtime, ADMIN, [r for r in load_or_create_accounts(sandbox_home, sandbox_url) if r["mode"][:2] != "v2"]
+            )
+        finally:
+            await runtime.close()
         api = _serve_api(environ)
         async with _working(environ, home / "worker.log"):
             made = Stack(await api.__aenter__(), sandbox_url, database, environ, api)
@@ -126,18 +132,6 @@ async def stack(
             finally:
                 await made.api.__aexit__(None, None, None)
                 await database.close()
-
-
-async def _open_shop(environ: Mapping[str, str], *, home_accounts: list[Any]) -> None:
-    """Binds the orders table and adds the sandbox's account."""
-    runtime = await open_runtime(load_config(environ), realtime=False)
-    try:
-        await runtime.activation.activate(ADMIN, BINDING)
-        account = next(each for each in home_accounts if each["provider"] == "ALIPAY" and each["mode"] == "public_key")
-        fields = {name: text for name, text in account.items() if name not in ("provider", "mode")}
-        await runtime.accounts.create(ADMIN, provider="ALIPAY", mode="public_key", name="sandbox", fields=fields)
-    finally:
-        await runtime.close()
 
 
 @pytest.fixture(scope="module")

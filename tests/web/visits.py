@@ -10,7 +10,7 @@ CHECKING = "document.querySelector('.checkout')?.dataset.checking === 'true'"
 PAID = f"{STATUS} === 'SUCCESSFUL' && {ORDER_STATUS} === '已付款'"
 # By how much the page is wider than the window; a negative number is the space kept for a scroll bar.
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-PAY_AT_THE_CASHIER = "form[action$='/pay'] button"
+PAY_AT_THE_CASHIER = "form[action$='/pay'] button, form[action*='/pay?'] button"
 
 
 async def order_on(page: Page) -> int:

@@ -281,6 +281,12 @@ async def test_a_used_code_is_worth_nothing_to_anybody_else(site: Site) -> None:
     assert await site.calls("wechat.jscode2session") == 2
 
 
+async def test_without_an_address_nobody_is_the_same(site: Site) -> None:
+    code, _ = await site.code()
+    await log_in(site, code, address=None)
+    assert (await refused(site, code, address=None)).code == "WECHAT_CODE_INVALID"
+
+
 async def test_a_used_code_is_worth_nothing_a_minute_later(site: Site) -> None:
     code, _ = await site.code()
     await log_in(site, code)

@@ -74,7 +74,8 @@ class Gateway:
                 refusal = GatewayRefusal(code, fault.sub_code or "isv.invalid-parameter", "沙箱按要求返回的错误")
                 return _json_answer("error_response", refusal.fields(), codec=parameters.codec)
             case FaultKind.BUSINESS_ERROR:
-                return self._work(parameters, refusal=BusinessRefusal(fault.sub_code or "ACQ.SYSTEM_ERROR", "系统错误"))
+                refused = BusinessRefusal(fault.sub_code or "ACQ.SYSTEM_ERROR", fault.message or "系统错误")
+                return self._work(parameters, refusal=refused)
             case FaultKind.LATENCY:
                 await asyncio.sleep(fault.latency_s)
                 return self._work(parameters)

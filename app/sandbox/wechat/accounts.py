@@ -214,7 +214,7 @@ def _load_private_key(pem: str) -> RSAPrivateKey:
 
 def _v3_record(mode: str, mchid: str, **ids: str) -> Record:
     key, public_key = new_key(), new_key()
-    certificate = new_certificate(key, f"Sandbox Merchant {mchid}")
+    certificate = new_certificate(key, mchid)
     record = {
         "provider": PROVIDER,
         "mode": mode,
@@ -240,7 +240,7 @@ def _v3_record(mode: str, mchid: str, **ids: str) -> Record:
 
 def _v2_record(mode: str, mch_id: str, **ids: str) -> Record:
     key = new_key()
-    certificate = new_certificate(key, f"Sandbox Merchant {mch_id}")
+    certificate = new_certificate(key, mch_id)
     archive = pkcs12.serialize_key_and_certificates(
         b"Tenpay Certificate", key, certificate, None, BestAvailableEncryption(mch_id.encode())
     )

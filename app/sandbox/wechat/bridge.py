@@ -4,6 +4,7 @@
 
 checks what a page hands to `getBrandWCPayRequest` as WeChat's client does, and in its words, then leads to the cashier;
 from there the browser comes back to `return_url` with `err_msg=get_brand_wcpay_request:ok|cancel|fail` appended.
+A fault of `wechat.bridge`, whatever its kind, makes the client show the fault's `message`.
 """
 
 import re
@@ -14,8 +15,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from app.sandbox.wechat.pages import BRIDGE_BACK, cashier_url, error_page, way_back
-from app.sandbox.wechat.trades import ClientCall, Credential, Product, TradeBook
+from app.sandbox.wechat.platform import WeChat
+from app.sandbox.wechat.trades import ClientCall, Credential, Product
 
+METHOD = "wechat.bridge"
 PACKAGE = "prepay_id="
 PARAMETERS = ("appId", "timeStamp", "nonceStr", "package", "signType", "paySign")
 _SECONDS = re.compile(r"[0-9]{10}")
@@ -31,8 +34,10 @@ class ClientRefusal(Exception):
 
 
 class Bridge:
-    def __init__(self, book: TradeBook) -> None:
-        self._book = book
+    def __init__(self, wechat: WeChat) -> None:
+        self._book = wechat.book
+        self._faults = wechat.ground.faults
+        self._calls = wechat.ground.calls
 
     def routes(self) -> list[Route]:
         return [Route("/wechat/bridge", self._invoke, methods=["GET"])]
@@ -40,6 +45,10 @@ class Bridge:
     async def _invoke(self, request: Request) -> Response:
         query = request.query_params
         back = way_back({BRIDGE_BACK: query.get(BRIDGE_BACK, "")})
+        number = self._number_hint(query)
+        self._calls.record(METHOD, number)
+        if fault := self._faults.take(METHOD, number):
+            return error_page(fault.message or "系统繁忙，请稍后再试", "沙箱按要求返回的错误。", back)
         try:
             credential = self._checked(query)
         except ClientRefusal as refusal:
@@ -70,6 +79,11 @@ class Bridge:
             hint = "paySign 要用下单的商户的密钥、按 signType 的算法、对同样的 appId 与 package 计算。"
             raise ClientRefusal("支付验证签名失败", hint)
         return credential
+
+    def _number_hint(self, query: Mapping[str, str]) -> str:
+        """The `out_trade_no` a call seems to be about; for counting and faults only."""
+        credential = self._book.find_credential(prepay_id=query.get("package", "").removeprefix(PACKAGE))
+        return credential.trade.out_trade_no if credential else ""
 
     def _credential(self, query: Mapping[str, str]) -> Credential:
         missing = "JSAPI缺少参数 total_fee"

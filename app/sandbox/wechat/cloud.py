@@ -26,6 +26,7 @@ from app.sandbox.wechat.accounts import CLOUD_PLATFORM_APPID, Merchant
 from app.sandbox.wechat.cloud_control import CallbackAddress, is_base_url
 from app.sandbox.wechat.cloud_notices import CloudChannel
 from app.sandbox.wechat.open_platform_apps import MINI_PROGRAM_APP_ID
+from app.sandbox.wechat.open_platform_json import read_json
 from app.sandbox.wechat.platform import WeChat
 from app.sandbox.wechat.trades import STATE_WORDS, Credential, Order, Product, Trade, TradeRefusal
 from app.sandbox.wechat.v2_errors import NO_RELATION, BusinessRefusal, TransportRefusal, no_such_order, of_a_trade
@@ -144,9 +145,11 @@ class CloudGateway:
                 return Response("Internal Server Error", status_code=500, media_type="text/plain")
             case FaultKind.ERROR_RESPONSE:
                 known = fault.code is not None and fault.code.lstrip("-").isdecimal()
-                return _refused(CloudRefusal(int(fault.code or BUSY) if known else BUSY, "system error"))
+                return _refused(
+                    CloudRefusal(int(fault.code or BUSY) if known else BUSY, fault.message or "system error")
+                )
             case FaultKind.BUSINESS_ERROR:
-                refusal = BusinessRefusal(fault.code or "SYSTEMERROR", "沙箱按要求返回的错误")
+                refusal = BusinessRefusal(fault.code or "SYSTEMERROR", fault.message or "沙箱按要求返回的错误")
                 return self._worked(endpoint, body, base_url, refusal=refusal)
             case FaultKind.LATENCY:
                 await asyncio.sleep(fault.latency_s)
@@ -269,10 +272,7 @@ async def _read(request: Request) -> object:
     body = b""
     async for chunk in request.stream():
         body = (body + chunk)[: MAX_BODY_BYTES + 1]
-    try:
-        return json.loads(body) if len(body) <= MAX_BODY_BYTES else None
-    except (ValueError, RecursionError):
-        return None
+    return read_json(body, MAX_BODY_BYTES)
 
 
 def _typed(body: object, endpoint: _Endpoint) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """WeChat's open platform in the sandbox: login, app tokens, links; payments share only openids.
 
-open_platform_api.py      the calls of a merchant's server
-open_platform_pages.py    what a person sees
-open_platform_control.py  /_control/wechat: codes as `wx.login` would give them
-open_platform_apps.py     the apps and their secrets
-open_platform_users.py    the sandbox's users and their openids
-open_platform_codes.py    login codes and web authorisations
-open_platform_tokens.py   access tokens of apps
-open_platform_links.py    URL schemes and URL links
-open_platform_errors.py   errcode and errmsg
+    open_platform_api.py      the calls of a merchant's server
+    open_platform_pages.py    what a person sees
+    open_platform_control.py  /_control/wechat: codes as `wx.login` would give them
+    open_platform_apps.py     the apps and their secrets
+    open_platform_users.py    the sandbox's users and their openids
+    open_platform_codes.py    login codes and web authorisations
+    open_platform_tokens.py   access tokens of apps
+    open_platform_links.py    URL schemes and URL links
+    open_platform_json.py     JSON that comes from outside
+    open_platform_errors.py   errcode and errmsg
+
+Source of every rule: developers.weixin.qq.com as read in 2026.
 """
 
 from starlette.routing import Route

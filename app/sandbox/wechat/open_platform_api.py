@@ -22,6 +22,7 @@ from app.sandbox.faults import Fault, FaultKind
 from app.sandbox.wechat.open_platform_apps import AppKind, Apps
 from app.sandbox.wechat.open_platform_codes import ACCESS_TOKEN_LIFE, BASE, Codes, Grant
 from app.sandbox.wechat.open_platform_errors import BUSY, OpenPlatformRefusal
+from app.sandbox.wechat.open_platform_json import read_json
 from app.sandbox.wechat.open_platform_links import Link, Links
 from app.sandbox.wechat.open_platform_tokens import TOKEN_LIFE, AppTokens
 from app.sandbox.wire import DroppedConnection, SilentConnection
@@ -161,14 +162,14 @@ def _worked(endpoint: _Endpoint, call: _Call) -> Response:
 
 
 async def _go_wrong(endpoint: _Endpoint, call: _Call, fault: Fault) -> Response:
-    """The call as it goes with a fault; `code` of the fault is the errcode, -1 when it names none."""
+    """The call as it goes with a fault, whose `code` is the errcode, -1 without, and whose `message` the errmsg."""
     match fault.kind:
         case FaultKind.TIMEOUT:
             return SilentConnection(fault.latency_s)
         case FaultKind.HTTP_500 | FaultKind.UNAVAILABLE:
             return Response("Internal Server Error", status_code=500, media_type="text/plain")
         case FaultKind.ERROR_RESPONSE | FaultKind.BUSINESS_ERROR:
-            return _refused(endpoint, OpenPlatformRefusal(_errcode_of(fault)))
+            return _refused(endpoint, OpenPlatformRefusal(_errcode_of(fault), fault.message))
         case FaultKind.LOST_REPLY:
             _worked(endpoint, call)
             return DroppedConnection()
@@ -225,10 +226,7 @@ async def _read_body(request: Request) -> bytes:
 def _json_object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         raise OpenPlatformRefusal(44002)
-    try:
-        fields = json.loads(body) if len(body) <= MAX_BODY_BYTES else None
-    except (ValueError, RecursionError):
-        fields = None
+    fields = read_json(body, MAX_BODY_BYTES)
     if not isinstance(fields, dict):
         raise OpenPlatformRefusal(47001)
     return fields

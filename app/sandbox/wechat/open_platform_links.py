@@ -17,6 +17,7 @@ from app.sandbox.wechat.open_platform_errors import OpenPlatformRefusal
 MIN_LIFE, MAX_LIFE = timedelta(minutes=1), timedelta(days=30)
 MAX_QUERY_CHARS = 1024
 AT_TIME, AFTER_DAYS = 0, 1
+SCHEME_START = "weixin://dl/business/?t="
 
 _PATH = re.compile(r"/?[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*(?:\.html)?")
 _QUERY = re.compile(r"[A-Za-z0-9!#$&'()*+,/:;=?@._~%-]*")
@@ -38,7 +39,7 @@ class Link:
 
     @property
     def openlink(self) -> str:
-        return f"weixin://dl/business/?t={self.ticket}"
+        return f"{SCHEME_START}{self.ticket}"
 
 
 class Links:

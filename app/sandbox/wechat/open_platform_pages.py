@@ -11,7 +11,7 @@ its error page says which is wrong.
 
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -21,7 +21,7 @@ from app.sandbox.markup import Markup, fill, joined
 from app.sandbox.pages import clock_text, framed
 from app.sandbox.wechat.open_platform_apps import AppKind, Apps
 from app.sandbox.wechat.open_platform_codes import BASE, USERINFO, Codes, Login
-from app.sandbox.wechat.open_platform_links import Links
+from app.sandbox.wechat.open_platform_links import SCHEME_START, Links
 from app.sandbox.wechat.open_platform_users import DEFAULT_USER, USERS, User, openid_of, unionid_of
 from app.sandbox.world import Ground
 
@@ -200,7 +200,7 @@ class OpenPlatformPages:
                 user_id=user.user_id,
                 back=back,
                 nickname=user.nickname,
-                explanation="快照页的虚拟账号，不能收款。" if user.is_snapshot else "普通用户。",
+                explanation=_words_about(user, chosen=user is current),
                 kind=Markup(' class="primary"') if user is current else Markup(""),
             )
             for user in USERS.values()
@@ -217,12 +217,11 @@ class OpenPlatformPages:
 
     async def _open(self, request: Request) -> Response:
         """What a phone does with `weixin://dl/business/?t=…`."""
-        openlink = urlsplit(request.query_params.get("openlink", ""))
-        ticket = parse_qs(openlink.query).get("t", [""])[0]
-        link = self._links.find(ticket)
-        if link is None or not link.is_scheme or f"{openlink.scheme}://{openlink.netloc}" != "weixin://dl":
+        openlink = request.query_params.get("openlink", "")
+        link = self._links.find(openlink.removeprefix(SCHEME_START))
+        if link is None or link.openlink != openlink or not link.is_scheme:
             return _unknown_link()
-        return RedirectResponse(f"/wechat/link/{ticket}", status_code=302)
+        return RedirectResponse(f"/wechat/link/{link.ticket}", status_code=302)
 
     async def _show_link(self, request: Request) -> Response:
         link = self._links.find(request.path_params["ticket"])
@@ -244,6 +243,11 @@ class OpenPlatformPages:
 
 def _user_of(request: Request) -> User:
     return USERS.get(request.cookies.get(USER_COOKIE, ""), DEFAULT_USER)
+
+
+def _words_about(user: User, *, chosen: bool) -> str:
+    kind = "快照页的虚拟账号，不能收款" if user.is_snapshot else "普通用户"
+    return f"{kind}；现在就是。" if chosen else f"{kind}。"
 
 
 def _back_of(request: Request) -> str:

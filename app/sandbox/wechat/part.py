@@ -20,7 +20,7 @@ def wechat_part(ground: Ground) -> Part:
         *v2.routes(wechat),
         *cloud.routes(wechat),
         *PayerPages(wechat.desk, wechat.book).routes(),
-        *Bridge(wechat.book).routes(),
+        *Bridge(wechat).routes(),
         *WechatControl(wechat, signers).routes(),
         *wechat.open_platform.routes(),
     ]

@@ -109,9 +109,9 @@ class V2Gateway:
             case FaultKind.HTTP_500 | FaultKind.UNAVAILABLE:
                 return Response("Internal Server Error", status_code=500, media_type="text/plain")
             case FaultKind.ERROR_RESPONSE:
-                return _refused_unsigned(TransportRefusal(fault.code or "系统繁忙，请稍后再试"))
+                return _refused_unsigned(TransportRefusal(fault.message or "系统繁忙，请稍后再试"))
             case FaultKind.BUSINESS_ERROR:
-                refusal = BusinessRefusal(fault.code or "SYSTEMERROR", "沙箱按要求返回的错误")
+                refusal = BusinessRefusal(fault.code or "SYSTEMERROR", fault.message or "沙箱按要求返回的错误")
                 return self._worked(endpoint, fields, refusal=refusal)
             case FaultKind.LATENCY:
                 await asyncio.sleep(fault.latency_s)

@@ -12,7 +12,7 @@ from app.sandbox.desks import DeskRefusal, Payment
 from app.sandbox.wechat.trades import ClientCall, Trade
 from app.sandbox.wechat.v2_fields import format_compact
 from app.sandbox.wechat.v2_signing import HMAC_SHA256, is_client_signed, sign
-from app.sandbox.wechat.xml import XmlRefused, read_xml, write_xml
+from app.sandbox.wechat.xml import XmlRefused, is_writable, read_xml, write_xml
 
 RETRY_GAPS = tuple(
     timedelta(seconds=seconds)
@@ -34,8 +34,12 @@ class V2Channel:
         return trade.order.notify_url
 
     def check(self, payment: Payment) -> None:
-        """Raises DeskRefusal for an amount that no notice can carry."""
+        """Raises DeskRefusal for an amount, a name or a text that no XML notice can carry."""
         fen_of(payment)
+        told = {**payment.overrides, "app_id": payment.app_id, "seller_id": payment.seller_id, "payer": payment.payer}
+        for name, text in told.items():
+            if not is_writable(name, text or ""):
+                raise DeskRefusal("FIELD_INVALID", f"{name} 不能写进 XML", "leave out control characters and odd names")
 
     def compose(self, trade: Trade, payment: Payment, notify_id: str, sent_at: datetime) -> Message:
         fields = {

@@ -125,7 +125,7 @@ class V3:
             case FaultKind.ERROR_RESPONSE:
                 return Response(BAD_GATEWAY, status_code=502, media_type="text/html")
             case FaultKind.BUSINESS_ERROR:
-                return self._done(request, body, _refusing(fault.code or fault.sub_code or "PARAM_ERROR"))
+                return self._done(request, body, _refusing(fault.code or "PARAM_ERROR", fault.message or ""))
             case FaultKind.LATENCY:
                 await asyncio.sleep(fault.latency_s)
                 return self._done(request, body, work)
@@ -157,9 +157,9 @@ class V3:
         return Response(content, status_code=status, headers=headers, media_type="application/json; charset=utf-8")
 
 
-def _refusing(code: str) -> Work:
+def _refusing(code: str, message: str) -> Work:
     def work(merchant: Merchant) -> None:
-        raise V3Refusal(code)
+        raise V3Refusal(code, message)
 
     return work
 

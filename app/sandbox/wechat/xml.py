@@ -12,6 +12,7 @@ MAX_BYTES = 1 << 16
 ROOT = "xml"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_NO_TEXT = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
 
 
 class XmlRefused(ValueError):
@@ -90,6 +91,11 @@ class _Reader:
 def write_xml(fields: Mapping[str, str | int]) -> bytes:
     """Texts as CDATA, numbers bare, as WeChat writes them. A `]]>` inside a text is divided between two sections."""
     return f"<{ROOT}>{''.join(_element(name, value) for name, value in fields.items())}</{ROOT}>".encode()
+
+
+def is_writable(name: str, text: str) -> bool:
+    """Whether an element of this name and text can be written, and so be read again."""
+    return _NAME.fullmatch(name) is not None and _NO_TEXT.search(text) is None
 
 
 def _element(name: str, value: str | int) -> str:

@@ -15,25 +15,23 @@ async function send(token, query, variables) {
 }
 
 Page({
-  onLoad: function ({ orderId }) {
-    this.input = { orderId, method: "WECHAT_MINI_PROGRAM", subject: "Oolong" };
-    this.attempt = 1;
-    this.pay();
-  },
-  // Sockets die in the background, and on an iPhone requestPayment may never answer: this is where the result is seen.
-  onShow: function () { if (this.payment) this.watch(); },
-  onUnload: function () { this.close(); },
+  onLoad({ orderId }) { this.orderId = orderId; this.attempt = 1; this.pay(); },
+  // Sockets die in the background, and on an iPhone requestPayment may never answer: here the result is seen.
+  onShow() { if (this.payment) this.watch(); },
+  onUnload() { this.left = true; this.close(); },
 
-  // Also for a button. The same attempt gives the same payment, however often it is asked for; a closed one needs the next.
+  // Also a button's. The same attempt gives the same payment however often it is asked for; a closed one needs the next.
   async pay() {
     if (this.payment && this.payment.final) this.attempt++;
     try {
-      const { code } = await call("login");
-      const { appId } = wx.getAccountInfoSync().miniProgram;
-      // With your own user's token it stays that user, without one it becomes the openid; either way the token names the payer.
+      const [{ code }, { appId }] = [await call("login"), wx.getAccountInfoSync().miniProgram];
+      // With your own user's token it stays that user, without one it becomes the openid; both ways it names the payer.
       this.token = (await send(getApp().globalData.token, LOGIN, { code, appId })).wechatLogin.token;
-      const input = { ...this.input, idempotencyKey: `order-${this.input.orderId}-${this.attempt}` };
-      this.show((await send(this.token, CREATE, { input })).createPayment);
+      const idempotencyKey = `order-${this.orderId}-${this.attempt}`;
+      const input = { orderId: this.orderId, method: "WECHAT_MINI_PROGRAM", subject: "Oolong", idempotencyKey };
+      const { createPayment } = await send(this.token, CREATE, { input });
+      if (this.left) return;
+      this.show(createPayment);
       this.watch();
     } catch (error) { this.setData({ note: error.message || error.errMsg }); }
   },
@@ -44,7 +42,7 @@ Page({
     if (payment.final) this.close();
     else if (payment.action && this.opened !== payment.id) this.openCashier();
   },
-  async openCashier() { // also for a button, after a cancellation
+  async openCashier() { // also a button's, after a cancellation
     this.opened = this.payment.id;
     const { errMsg } = await call("requestPayment", this.payment.action).catch((error) => error);
     if (/:ok$/.test(errMsg)) return; // a hint; the result comes by the subscription
@@ -54,7 +52,8 @@ Page({
   watch() {
     this.close();
     if (this.payment.final) return;
-    const socket = (this.socket = wx.connectSocket({ url: `${API.replace(/^http/, "ws")}/graphql`, protocols: ["graphql-transport-ws"] }));
+    const url = `${API.replace(/^http/, "ws")}/graphql`;
+    const socket = (this.socket = wx.connectSocket({ url, protocols: ["graphql-transport-ws"] }));
     const tell = (message) => socket.send({ data: JSON.stringify(message) });
     socket.onOpen(() => tell({ type: "connection_init", payload: { authorization: `Bearer ${this.token}` } }));
     socket.onMessage(({ data }) => {
@@ -64,7 +63,11 @@ Page({
       else if (type === "ping") tell({ type: "pong" });
       else if (type === "next" && payload.data) this.show(payload.data.payment); // the first one is the present state
     });
-    const again = () => { if (this.socket === socket) this.timer = setTimeout(() => this.watch(), 1000 + Math.random() * 2000); };
+    const again = () => {
+      if (this.socket !== socket) return; // closed by this page, or said twice
+      this.socket = null;
+      this.timer = setTimeout(() => this.watch(), 1000 + Math.random() * 2000);
+    };
     socket.onClose(again);
     socket.onError(again);
   },

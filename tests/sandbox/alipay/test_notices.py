@@ -198,6 +198,7 @@ async def test_a_notice_is_sent_again_on_request(
         ({"amount": "0.03"}, {"total_amount": "0.03", "receipt_amount": "0.03", "buyer_pay_amount": "0.03"}),
         ({"app_id": "2021000000000009"}, {"app_id": "2021000000000009", "total_amount": "0.02"}),
         ({"seller_id": "2088000000000009"}, {"seller_id": "2088000000000009"}),
+        ({"payer": "2088000000000077"}, {"buyer_id": "2088000000000077", "total_amount": "0.02"}),
         ({"fields": {"out_trade_no": "other", "trade_status": "TRADE_FINISHED"}}, {"out_trade_no": "other"}),
     ],
 )

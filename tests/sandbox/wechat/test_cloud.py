@@ -137,6 +137,22 @@ async def test_an_order_gives_what_the_mini_program_passes_on(
     assert (trade["seller_id"], trade["sub_appid"]) == (cloud.account["sub_mch_id"], cloud.account["appid"])
 
 
+async def test_wechats_client_takes_what_the_cloud_gave(cloud: CloudClient, sandbox: SandboxHandle) -> None:
+    payment = (await cloud.succeed("unifiedorder", cloud.order(new_number())))["payment"]
+    another = (await cloud.succeed("unifiedorder", cloud.order(new_number())))["payment"]
+    bridge = f"{sandbox.base_url}/wechat/bridge"
+    taken = await cloud.http.get(bridge, params=payment)
+    assert (taken.status_code, taken.headers["location"].startswith("/wechat/pay/")) == (302, True)
+    for wrong in (
+        {**payment, "paySign": another["paySign"]},
+        {**payment, "package": another["package"]},
+        {**payment, "signType": "HMAC-SHA256"},
+        {**payment, "signType": "RSA"},
+    ):
+        refused = await cloud.http.get(bridge, params=wrong)
+        assert ("location" in refused.headers, "支付验证签名失败" in refused.text) == (False, True)
+
+
 async def test_another_app_of_the_merchant_may_be_named(cloud: CloudClient, sandbox: SandboxHandle) -> None:
     apps = (await sandbox.control("GET", "/accounts"))["accounts"]
     [official] = [app["app_id"] for app in apps if app["mode"] == "official_account"]
@@ -248,7 +264,9 @@ async def test_without_its_content_type_a_call_is_not_read(
     assert await sandbox.calls("wechat.cloud.unifiedorder", "") == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"null", b"[" * 90000, b" " * 102401])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"text"', b"null", b'{"body":"\\ud83d"}', b"[" * 90000, b" " * 102401]
+)
 async def test_a_body_that_is_no_object_is_refused(cloud: CloudClient, body: bytes) -> None:
     for action in ("unifiedorder", "queryorder", "closeorder"):
         response = await cloud.http.post(
@@ -491,6 +509,15 @@ async def test_errors_can_be_asked_for(
     assert await no_trade(sandbox)
     await cloud.succeed("unifiedorder", cloud.order(number))
     assert await sandbox.calls("wechat.cloud.unifiedorder", number) == 2
+
+
+async def test_the_words_of_an_error_can_be_chosen(cloud: CloudClient, sandbox: SandboxHandle) -> None:
+    for kind in ("error_response", "business_error"):
+        fault = {"method": "wechat.cloud.queryorder", "kind": kind, "message": "请求过于频繁"}
+        await sandbox.control("POST", "/faults", fault, status=201)
+    about = cloud.about("never-made")
+    assert await cloud.post("queryorder", about) == {"errcode": -1, "errmsg": "请求过于频繁"}
+    assert (await cloud.respdata("queryorder", about))["err_code_des"] == "请求过于频繁"
 
 
 @pytest.mark.parametrize(("kind", "made"), [("lost_reply", True), ("timeout", False)])

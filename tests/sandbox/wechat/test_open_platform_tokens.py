@@ -1,5 +1,6 @@
 """The app's own access token, and the links it makes."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -153,6 +154,8 @@ async def test_the_stable_token_is_asked_for_with_json(mini: OpenPlatformClient)
     assert refusal(await http.post(url, content=b"[" * 70000)) == 47001
     assert refusal(await mini.post(path, ["client_credential"])) == 47001
     assert (await mini.stable_token(force_refresh="true"))["errcode"] == 47001
+    half_a_character = json.dumps({"grant_type": "client_credential", **mini.named, "secret": "\ud83d"}).encode()
+    assert refusal(await http.post(url, content=half_a_character)) == 47001
 
 
 # Links.
@@ -185,6 +188,9 @@ async def test_a_url_link_leads_to_a_page_of_the_sandbox(mini: OpenPlatformClien
         f"{sandbox.base_url}/wechat/open", params={"openlink": f"weixin://dl/business/?t={ticket}"}
     )
     assert opened.status_code == 404
+    for nothing in ("", "weixin://[", "weixin://dl/business/?t=", ticket, answer["url_link"]):
+        opened = await sandbox.http.get(f"{sandbox.base_url}/wechat/open", params={"openlink": nothing})
+        assert opened.status_code == 404
     await sandbox.advance(3601)
     assert (await sandbox.http.get(answer["url_link"])).status_code == 410
     assert (await sandbox.http.get(f"{sandbox.base_url}/wechat/link/none")).status_code == 404

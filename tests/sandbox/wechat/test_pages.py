@@ -292,3 +292,14 @@ async def test_a_sub_merchants_app_calls_the_bridge_under_its_own_appid(
     prepay_id = (await partner_wechat.prepay(order_number(), sub_appid=sub_appid))["prepay_id"]
     assert (await invoke(sandbox, client_call(partner_wechat, prepay_id))).status_code == 400
     assert (await invoke(sandbox, client_call(partner_wechat, prepay_id, appid=sub_appid))).status_code == 302
+
+
+async def test_the_client_shows_what_it_is_told_to(sandbox: SandboxHandle, wechat: WechatClient) -> None:
+    number = order_number()
+    prepay_id = (await wechat.prepay(number))["prepay_id"]
+    fault = {"method": "wechat.bridge", "kind": "business_error", "message": "JSAPI缺少参数 total_fee"}
+    await sandbox.control("POST", "/faults", fault | {"out_trade_no": number}, status=201)
+    page = await invoke(sandbox, client_call(wechat, prepay_id))
+    assert (page.status_code, "JSAPI缺少参数 total_fee" in page.text) == (400, True)
+    assert (await invoke(sandbox, client_call(wechat, prepay_id))).status_code == 302
+    assert await sandbox.calls("wechat.bridge", number) == 2

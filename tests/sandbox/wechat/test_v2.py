@@ -432,6 +432,42 @@ async def test_what_cannot_be_closed(v2: V2Client, sandbox: SandboxHandle) -> No
     assert (await v2.query(number))["trade_state"] == "SUCCESS"
 
 
+# The client's signature.
+
+
+@pytest.mark.parametrize("sign_type", ["MD5", "HMAC-SHA256"])
+async def test_wechats_client_takes_the_merchants_signature(
+    v2: V2Client, sandbox: SandboxHandle, sign_type: str
+) -> None:
+    v2.sign_type = sign_type
+    prepay_id = (await v2.succeed("unifiedorder", v2.order(new_number(), "JSAPI", openid=OPENID)))["prepay_id"]
+    call = client_call(v2, prepay_id, sign_type)
+    bridge = f"{sandbox.base_url}/wechat/bridge"
+    taken = await v2.http.get(bridge, params=call)
+    assert (taken.status_code, taken.headers["location"].startswith("/wechat/pay/")) == (302, True)
+    other = "MD5" if sign_type == "HMAC-SHA256" else "HMAC-SHA256"
+    for wrong in (
+        client_call(v2, prepay_id, other),
+        {**call, "signType": other},
+        {**call, "paySign": call["paySign"].lower()},
+        {**call, "nonceStr": "another"},
+        {**call, "timeStamp": "1601234568"},
+    ):
+        refused = await v2.http.get(bridge, params=wrong)
+        assert ("location" in refused.headers, "支付验证签名失败" in refused.text) == (False, True)
+
+
+def client_call(v2: V2Client, prepay_id: str, sign_type: str) -> dict[str, str]:
+    call = {
+        "appId": v2.account["appid"],
+        "timeStamp": "1601234567",
+        "nonceStr": "n1",
+        "package": f"prepay_id={prepay_id}",
+        "signType": sign_type,
+    }
+    return {**call, "paySign": signature(call, v2.account["api_key"], sign_type)}
+
+
 # Faults.
 
 
@@ -449,6 +485,12 @@ async def test_a_transport_error_can_be_asked_for(v2: V2Client, sandbox: Sandbox
     fault = {"method": "wechat.v2.orderquery", "kind": "error_response"}
     await sandbox.control("POST", "/faults", fault, status=201)
     assert await v2.refused("orderquery", {"out_trade_no": "never-made"}) == "系统繁忙，请稍后再试"
+    await sandbox.control("POST", "/faults", {**fault, "message": "mch_id参数格式错误"}, status=201)
+    assert await v2.refused("orderquery", {"out_trade_no": "never-made"}) == "mch_id参数格式错误"
+    chosen = {"method": "wechat.v2.orderquery", "kind": "business_error", "code": "NOAUTH", "message": "商户无权限"}
+    await sandbox.control("POST", "/faults", chosen, status=201)
+    answer = await v2.call("orderquery", {"out_trade_no": "never-made"})
+    assert (answer["err_code"], answer["err_code_des"]) == ("NOAUTH", "商户无权限")
 
 
 async def test_a_broken_signature_can_be_asked_for(v2: V2Client, sandbox: SandboxHandle) -> None:

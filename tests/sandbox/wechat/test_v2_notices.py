@@ -163,12 +163,23 @@ async def test_a_notice_can_lie_under_a_good_signature(
     assert (await v2.query(number))["total_fee"] == "2"
 
 
-async def test_an_amount_that_is_no_whole_fen_is_refused(
-    v2: V2Client, sandbox: SandboxHandle, merchant: MerchantServer
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"amount": "0.025"}, "AMOUNT_INVALID"),
+        ({"amount": "NaN"}, "AMOUNT_INVALID"),
+        ({"fields": {"a b": "1"}}, "FIELD_INVALID"),
+        ({"fields": {"a><b": "1"}}, "FIELD_INVALID"),
+        ({"fields": {"attach": "\0"}}, "FIELD_INVALID"),
+        ({"payer": "o\x1b"}, "FIELD_INVALID"),
+    ],
+)
+async def test_what_no_notice_can_carry_is_refused(
+    v2: V2Client, sandbox: SandboxHandle, merchant: MerchantServer, options: dict[str, object], error: str
 ) -> None:
     number = await ordered(v2, merchant)
-    answer = await sandbox.control("POST", f"/trades/{number}/pay", {"amount": "0.025"}, status=409)
-    assert answer["error"]["code"] == "AMOUNT_INVALID"
+    answer = await sandbox.control("POST", f"/trades/{number}/pay", options, status=409)
+    assert answer["error"]["code"] == error
     assert (await v2.query(number))["trade_state"] == "NOTPAY"
     assert merchant.received == []
 

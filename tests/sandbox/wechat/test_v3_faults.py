@@ -122,3 +122,9 @@ async def test_a_fault_of_another_number_or_call_waits(sandbox: SandboxHandle, w
     await wechat.prepay(number)
     assert len((await sandbox.control("GET", "/faults"))["faults"]) == 2
     assert await sandbox.calls("wechat.v3.prepay", number) == 1
+
+
+async def test_the_words_of_an_error_can_be_chosen(sandbox: SandboxHandle, wechat: WechatClient) -> None:
+    await fault(sandbox, "business_error", code="INVALID_REQUEST", message="无效的openid")
+    response = await wechat.send("POST", f"{wechat.base}/jsapi", wechat.order(order_number()))
+    assert (response.status_code, response.json()) == (400, {"code": "INVALID_REQUEST", "message": "无效的openid"})

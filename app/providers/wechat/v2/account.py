@@ -182,8 +182,6 @@ def _client_key_pair(container: bytes, *, mch_id: str) -> tuple[RSAPrivateKey, C
         ) from exc
     if not isinstance(key, RSAPrivateKey) or certificate is None:
         raise AccountInvalid(_P12, f"{_P12} lacks the certificate or its RSA key: take apiclient_cert.p12 unchanged")
-    if certificate.public_key() != key.public_key():
-        raise AccountInvalid(_P12, f"{_P12} holds a certificate and a key that do not belong together")
     return key, certificate
 
 

@@ -1,7 +1,7 @@
 """Judging what APIv2 answered: verified over every received field first, believed afterwards.
 
     return_code FAIL, unsigned text         → Refused     the request was not taken: wrong key, malformed
-        … that speaks of being busy or paid → Unknown
+        … that speaks of being busy         → Unknown
         … or of too many calls              → NotReached
     result_code SUCCESS, signed             → Answered    read its fields
     result_code FAIL, signed: SYSTEMERROR…  → Unknown     it may have acted
@@ -90,11 +90,7 @@ def judge_unsigned_refusal(fields: Mapping[str, str]) -> Judgement:
     named = fields.get("err_code", "")
     code = named if _CODE.fullmatch(named) else _code_of(words)
     judged = _judge_code(code, words)
-    if not isinstance(judged, Refused):
-        return judged
-    if judged.reason == "ORDERPAID":
-        return Unknown(f"WeChat answered {judged.words.code}, unsigned")
-    return Refused(_UNSIGNED, judged.words)
+    return Refused(_UNSIGNED, judged.words) if isinstance(judged, Refused) else judged
 
 
 def judge_result(fields: Mapping[str, str]) -> Judgement:
@@ -107,6 +103,11 @@ def judge_result(fields: Mapping[str, str]) -> Judgement:
     return Unknown("the answer has no result_code")
 
 
+def reason_of(code: str) -> str:
+    """A code without its underscores: ORDERPAID and ORDER_PAID are one fault."""
+    return code.replace("_", "").upper()
+
+
 def _code_of(words: str) -> str:
     if _CODE.fullmatch(words):
         return words
@@ -115,7 +116,7 @@ def _code_of(words: str) -> str:
 
 def _judge_code(code: str, words: str) -> Judgement:
     shown = code[:64]
-    reason = code.replace("_", "").upper()
+    reason = reason_of(code)
     if reason in _TURNED_AWAY:
         return NotReached(f"turned away by the rate limit: {shown}")
     if reason in _MAY_HAVE_ACTED:

@@ -132,7 +132,7 @@ class V2Dialect:
     ) -> Accepted | Unknown:
         if trade_type == "NATIVE":
             code_url = fields.get("code_url", "")
-            if not _is_usable(code_url, ("weixin", "wxp", "https", "http")):
+            if not _is_usable(code_url, ("weixin",)):
                 return Unknown("the answer holds no usable code_url")
             return Accepted({"kind": "QrCode", "codeUrl": code_url, "deepLink": None})
         if trade_type == "MWEB":

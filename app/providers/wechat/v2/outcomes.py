@@ -1,7 +1,7 @@
 """Which refusals of APIv2 are none. The cloud calls refuse with the same codes.
 
-    create   ORDERPAID                          → Unknown      ask: whoever paid must not be invited to pay again
-             ORDERCLOSED, OUT_TRADE_NO_USED, …  → Rejected     no credential was handed out, so nobody can pay
+    create   ORDERPAID, ORDERCLOSED,            → Unknown      ask: the number is taken, perhaps paid, and nobody
+             OUT_TRADE_NO_USED, other details                  must be invited to pay again; signed or not
     query    ORDERNOTEXIST                      → NOT_FOUND
     close    ORDERCLOSED                        → Closed
              ORDERNOTEXIST                      → NeverOpened
@@ -9,6 +9,8 @@
 
 Codes are compared without underscores.
 """
+
+import re
 
 from app.providers.contract import (
     Closed,
@@ -23,10 +25,11 @@ from app.providers.contract import (
     Unknown,
 )
 from app.providers.wechat.states import reported_status
-from app.providers.wechat.v2.answers import Answered, Judgement, Refused
+from app.providers.wechat.v2.answers import Answered, Judgement, Refused, reason_of
 from app.providers.wechat.v2.orders import claims_among, order_report
 
-_PAID_ALREADY = frozenset({"ORDERPAID"})
+_KNOWN_ALREADY = frozenset({"ORDERPAID", "ORDERCLOSED", "OUTTRADENOUSED"})
+_KNOWN_WORDS = re.compile(r"与首次请求时不一致|请求重入|商户订单号重复|订单已支付|订单已关闭")
 _NO_SUCH_ORDER = frozenset({"ORDERNOTEXIST", "ORDERNOTEXISTS"})
 _CLOSED_ALREADY = frozenset({"ORDERCLOSED"})
 _NOT_CLOSABLE = frozenset({"ORDERPAID", "USERPAYING", "TRADESTATEERROR"})
@@ -36,9 +39,10 @@ def create_refusal(judged: Refused | NotReached | Unknown) -> Rejected | NotReac
     """What anything but a success means for an order that was to be made."""
     if not isinstance(judged, Refused):
         return judged
-    if judged.reason in _PAID_ALREADY:
-        return Unknown(f"WeChat knows this number as paid: {judged.words.code}")
-    return judged.words
+    words = judged.words
+    if reason_of(words.code) in _KNOWN_ALREADY or _KNOWN_WORDS.search(words.message):
+        return Unknown(f"WeChat knows this number already: {words.code}")
+    return words
 
 
 def query_outcome(

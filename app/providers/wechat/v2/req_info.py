@@ -31,7 +31,7 @@ def decrypt(ciphertext: str, *, key: bytes) -> bytes:
     except binascii.Error as exc:
         raise ValueError("req_info is not base64") from exc
     # The mode is WeChat's choice; the module's docstring says what it is not good for.
-    decryptor = Cipher(AES(key), ECB()).decryptor()  # noqa: S305
+    decryptor = Cipher(AES(key), ECB()).decryptor()  # noqa: S305 — their format, see above
     unpadder = PKCS7(AES.block_size).unpadder()
     padded = decryptor.update(encrypted) + decryptor.finalize()
     return unpadder.update(padded) + unpadder.finalize()

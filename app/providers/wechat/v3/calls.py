@@ -4,8 +4,9 @@
     429                                    → TurnedAway   by a rate limit, before anything was done
     4xx with a code                        → Refused      it said no; such answers may come without a signature
     4xx SYSTEM_ERROR, BANK_ERROR, no code  → Unknown      it may have acted
+    5xx                                    → Unknown      but for OPENID_MISMATCH, signed: that is a refusal
     2xx unsigned, anything wrongly signed  → Unknown
-    5xx, redirects, no answer              → Unknown, NotReached: see transport
+    redirects, no answer                   → Unknown, NotReached: see transport
 
 A refusal need not be signed because it moves no money: an order that was refused has no prepay_id anybody could pay
 with, and "closed" or "paid" are believed only when a signed query says so.
@@ -41,6 +42,8 @@ USER_AGENT = "shouyin (APIv3)"
 CERTIFICATES_TARGET = "/v3/certificates"
 
 _MAY_HAVE_ACTED = frozenset({"SYSTEM_ERROR", "SYSTEMERROR", "BANK_ERROR", "BANKERROR", "BIZERR_NEED_RETRY"})
+# WeChat documents it with status 500; nothing was done, and the payer's openid will be as wrong next time.
+_REFUSED_AS_SERVER_ERROR = frozenset({"OPENID_MISMATCH"})
 _WORDS_LIMIT = 500
 
 _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
@@ -152,11 +155,15 @@ class Calls:
             headers["Content-Type"] = "application/json"
         if account.answers_with is not None:
             headers["Wechatpay-Serial"] = account.answers_with
-        return await exchange(self._client, method, url, headers=headers, body=body, timeout_s=self._timeout_s)
+        return await exchange(
+            self._client, method, url, headers=headers, body=body, timeout_s=self._timeout_s, server_errors=True
+        )
 
     async def _judge(self, account: V3Account, answer: RawAnswer) -> Judgement:
         succeeded = answer.status_code < 300
-        if succeeded or "wechatpay-signature" in answer.headers:
+        if answer.status_code >= 500 and _words(answer)[0] not in _REFUSED_AS_SERVER_ERROR:
+            return self._judge_refusal(answer)
+        if succeeded or answer.status_code >= 500 or "wechatpay-signature" in answer.headers:
             doubt = await self._doubt(account, answer, any_time=not succeeded)
             if doubt is not None:
                 return Unknown(f"HTTP {answer.status_code}: {doubt}")
@@ -182,30 +189,24 @@ class Calls:
             genuine = await self.is_genuine(account, stamp, answer.body)
         except KeysUnavailable as exc:
             return str(exc)
-        return None if genuine else "the answer is not signed by a key WeChat has for this merchant"
+        return None if genuine else "the answer's signature does not verify: are the keys of this account WeChat's?"
 
     def _judge_refusal(self, answer: RawAnswer) -> Judgement:
-        try:
-            fields = read_object(answer.body)
-        except Unreadable:
-            fields = {}
-        code, message = text_of(fields, "code") or "", text_of(fields, "message") or ""
-        code, message = code[:100], message[:_WORDS_LIMIT]
+        """What an answer of 400 and above means; whether it may be believed is checked before."""
+        code, message, place = _words(answer)
         _log.info(
             "wechat.refused",
             code=code[:32],
             status_code=answer.status_code,
-            request_id=answer.headers.get("request-id", "")[:64],
+            request_id=answer.headers.get("request-id", "")[:96],
         )
         if answer.status_code == 429:
             return TurnedAway(code or "429", message)
-        if not code or code in _MAY_HAVE_ACTED:
+        is_server_error = answer.status_code >= 500 and code not in _REFUSED_AS_SERVER_ERROR
+        if is_server_error or not code or code in _MAY_HAVE_ACTED:
             return Unknown(f"HTTP {answer.status_code} {code[:32]}".rstrip())
         english, chinese = explain(code, message, clock_differs=self._clock_differs(answer))
-        detail = fields.get("detail")
-        place = text_of(detail, "field") if isinstance(detail, dict) else None
-        shown = f"{message} ({place[:100]})" if place else message
-        return Refused(Rejected(code, shown, english, chinese))
+        return Refused(Rejected(code, f"{message} ({place})" if place else message, english, chinese))
 
     def _clock_differs(self, answer: RawAnswer) -> bool:
         """Whether the answer's own time is further from ours than WeChat allows. Only for the words about a refusal."""
@@ -259,6 +260,18 @@ class Calls:
             return NotReached(f"turned away by a rate limit: {judged.code[:32]}")
         assert not isinstance(judged, Answered)
         return judged
+
+
+def _words(answer: RawAnswer) -> tuple[str, str, str]:
+    """Code, message and the field at fault of an error answer; empty where there are none."""
+    try:
+        fields = read_object(answer.body)
+    except Unreadable:
+        fields = {}
+    detail = fields.get("detail")
+    place = text_of(detail, "field") if isinstance(detail, dict) else None
+    code, message = text_of(fields, "code") or "", text_of(fields, "message") or ""
+    return code[:100], message[:_WORDS_LIMIT], (place or "")[:100]
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ repeats for a day.
 Source: https://pay.weixin.qq.com/doc/v3/merchant/4012791861 and /4013053249, read 2026-09-11.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from hashlib import blake2b
@@ -98,13 +99,15 @@ def _transaction(account: V3Account, envelope: Mapping[str, Any]) -> dict[str, A
 
 def _event_key(event_id: str, report: PaymentReport) -> str:
     """WeChat's id of the event, which its repeats share, and what it says: two contents are never one event."""
-    said = (
-        report.out_trade_no,
-        report.status,
-        report.transaction_id,
-        report.amount_fen,
-        report.currency,
-        report.payer_id,
-        sorted(report.account_claims.items()),
+    said = json.dumps(
+        [
+            report.out_trade_no,
+            report.status.value,
+            report.transaction_id,
+            report.amount_fen,
+            report.currency,
+            report.payer_id,
+            sorted(report.account_claims.items()),
+        ]
     )
-    return f"{event_id}:{blake2b(repr(said).encode(), digest_size=16).hexdigest()}"
+    return f"{event_id}:{blake2b(said.encode(), digest_size=16).hexdigest()}"

@@ -330,10 +330,10 @@ async def test_an_answer_without_all_parameters_is_no_order(bench: Bench, name: 
 
 _OUTCOMES: dict[str, tuple[type | None, type | None, type | None]] = {
     "ORDERPAID": (Unknown, None, NotClosed),
-    "ORDERCLOSED": (None, None, Closed),
+    "ORDERCLOSED": (Unknown, None, Closed),
     "SYSTEMERROR": (Unknown, Unknown, Unknown),
     "FREQUENCY_LIMITED": (NotReached, NotReached, NotReached),
-    "OUT_TRADE_NO_USED": (None, None, None),
+    "OUT_TRADE_NO_USED": (Unknown, None, None),
     "APPID_MCHID_NOT_MATCH": (None, None, None),
     "ORDERNOTEXIST": (None, PaymentReport, NeverOpened),
     "NOAUTH": (None, None, None),

@@ -429,6 +429,23 @@ async def test_each_refusal_ends_as_it_must(
         assert outcomes[2] == NotClosed(code, message)
 
 
+async def test_an_openid_of_another_application_is_refused_although_the_status_is_500(bench: Bench) -> None:
+    bench.wechat.refuses(500, "OPENID_MISMATCH", "openid和appid不匹配", signed=True)
+    outcome = await bench.create()
+    assert outcome == Rejected("OPENID_MISMATCH", "openid和appid不匹配", *explain("OPENID_MISMATCH", ""))
+    # Unproven, or about anything else, a server's error stays unknown.
+    bench.wechat.refuses(500, "OPENID_MISMATCH", "openid和appid不匹配")
+    assert await bench.create() == Unknown("HTTP 500: the answer is not signed")
+    bench.wechat.signed = {"by": "stranger"}
+    bench.wechat.refuses(500, "OPENID_MISMATCH", signed=True)
+    assert isinstance(await bench.create(), Unknown)
+    bench.wechat.signed = {}
+    for code in ("PARAM_ERROR", "ORDER_NOT_EXIST", "ORDER_CLOSED", "SIGN_ERROR"):
+        bench.wechat.refuses(500, code, signed=True)
+        for outcome in await _everything(bench):
+            assert outcome == Unknown(f"HTTP 500 {code}")
+
+
 async def test_a_wrong_clock_is_told_from_a_wrong_key(bench: Bench) -> None:
     for how in ({"at": NOW + timedelta(minutes=10)}, {"at": NOW - timedelta(minutes=10)}):
         bench.wechat.signed = how

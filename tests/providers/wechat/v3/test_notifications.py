@@ -242,14 +242,14 @@ async def test_nothing_of_a_notice_stands_in_the_refusal(bench: Bench) -> None:
         assert secret not in str(refused.value)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=300), signed=st.booleans())
 async def test_no_bytes_crash_it(bench: Bench, body: bytes, signed: bool) -> None:
     headers = stamped(body) if signed else {"wechatpay-serial": PUBLIC_KEY_ID}
     assert await _reason(bench, body, headers) in REASONS
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plaintext=st.binary(max_size=200))
 async def test_no_encrypted_bytes_crash_it(bench: Bench, plaintext: bytes) -> None:
     body = notice(plaintext)
@@ -263,7 +263,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(sorted(PAID)), value=_VALUES)
 async def test_no_value_of_any_field_crashes_it(bench: Bench, name: str, value: Any) -> None:
     body = notice(json.dumps(PAID | {name: value}).encode())
