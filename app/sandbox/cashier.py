@@ -1,12 +1,13 @@
-"""What the payer's pages of all providers have in common: the summary of a trade, buttons, the notices it led to."""
+"""What the payer's pages of all providers have in common: the summary of a trade, buttons, its refunds and notices."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from app.sandbox.clock import format_beijing
 from app.sandbox.deliveries import Notice
-from app.sandbox.desks import Payment, TradeState
+from app.sandbox.desks import Payment, RefundState, TradeState
 from app.sandbox.markup import Markup, fill, joined
 from app.sandbox.pages import clock_text
 
@@ -50,6 +51,18 @@ _NOTICE = """<li>
 <span class="quiet">已发 {count} 次{after}</span>
 <code>{answer}</code>
 </li>"""
+
+_REFUND = """<li>
+<span class="spread"><span class="state {tone}">{words}</span><span>¥{amount}</span></span>
+<span class="spread"><span class="quiet">{reason}</span><code>{out_refund_no}</code></span>
+</li>"""
+
+_REFUND_WORDS = {
+    RefundState.PROCESSING: ("退款处理中", "waiting"),
+    RefundState.REFUNDED: ("已退款", "good"),
+    RefundState.FAILED: ("退款失败", "bad"),
+    RefundState.ABNORMAL: ("退款异常，等商户处理", "bad"),
+}
 
 _NOTICE_WORDS = {
     "WAITING": "等待商户确认",
@@ -118,6 +131,26 @@ def notices_section(notices: Iterable[Notice]) -> Markup:
     if not items:
         return Markup("")
     return fill('<section><h2>通知</h2><ul class="trades">{items}</ul></section>', items=items)
+
+
+def refunds_section(refunds: Iterable[dict[str, Any]]) -> Markup:
+    """The described refunds of a trade."""
+    items = joined(_refund_item(refund) for refund in refunds)
+    if not items:
+        return Markup("")
+    return fill('<section><h2>退款</h2><ul class="trades">{items}</ul></section>', items=items)
+
+
+def _refund_item(refund: dict[str, Any]) -> Markup:
+    words, tone = _REFUND_WORDS[RefundState(refund["status"])]
+    return fill(
+        _REFUND,
+        words=words,
+        tone=tone,
+        amount=f"{refund['amount_fen'] // 100}.{refund['amount_fen'] % 100:02d}",
+        out_refund_no=refund["out_refund_no"],
+        reason=refund["reason"] or "未填写原因",
+    )
 
 
 def _notice_item(notice: Notice) -> Markup:

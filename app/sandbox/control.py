@@ -12,9 +12,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app.sandbox.clock import ClockOutOfRange, format_beijing
+from app.sandbox.clock import MAX_OFFSET, ClockOutOfRange, format_beijing
 from app.sandbox.deliveries import Notice
-from app.sandbox.desks import AnyDesk, Payment, all_described
+from app.sandbox.desks import (
+    AnyDesk,
+    Payment,
+    RefundingDesk,
+    RefundPolicy,
+    RefundState,
+    all_described,
+    described_trade,
+    refunding,
+)
 from app.sandbox.faults import FaultKind
 from app.sandbox.options import (
     Body,
@@ -49,6 +58,8 @@ class Control:
             control_route(f"{trade}/pay", self._pay, "POST"),
             control_route(f"{trade}/fail", self._fail, "POST"),
             control_route(f"{trade}/close", self._close, "POST"),
+            control_route("/_control/refunds/policy", self._set_refund_policy, "POST"),
+            control_route("/_control/refunds/{out_refund_no}/settle", self._settle_refund, "POST"),
             control_route("/_control/notifications", self._notifications, "GET"),
             control_route("/_control/notifications/{notify_id}/resend", self._resend, "POST"),
             control_route("/_control/faults", self._add_fault, "POST"),
@@ -106,6 +117,45 @@ class Control:
             sellers = ", ".join(entry.desk.described(entry.trade)["seller_id"] for entry in found)
             message = f"{len(found)} sellers have a trade {number}"
             raise ControlError(409, "TRADE_AMBIGUOUS", message, f"add ?seller_id= with one of {sellers}")
+        return found[0]
+
+    # Refunds.
+
+    async def _set_refund_policy(self, request: Request) -> Response:
+        """`settle` ("now", "hold" or seconds), `as`, `notify_full`; of one `provider`, or of all that play refunds."""
+        options = await read_options(request, {"settle", "as", "notify_full", "provider"})
+        policy = _refund_policy(options)
+        provider = text_of(options, "provider")
+        desks = [desk for desk in self._world.desks if provider in (None, desk.provider)]
+        if not desks:
+            known = ", ".join(sorted({desk.provider for desk in self._world.desks}))
+            raise wrong_type("provider", f"one of {known}")
+        chosen = [refunding(desk) for desk in desks if provider or isinstance(desk, RefundingDesk)]
+        for desk in chosen:
+            desk.set_refund_policy(policy)
+        return JSONResponse({"providers": [desk.provider for desk in chosen]})
+
+    async def _settle_refund(self, request: Request) -> Response:
+        number = request.path_params["out_refund_no"]
+        options = await read_options(request, {"as"})
+        state = _refund_state(options)
+        found = self._find_refunded(number, request.query_params.get("out_trade_no"))
+        return _trade_answer(found, await refunding(found.desk).settle_refund(found.trade, number, state))
+
+    def _find_refunded(self, out_refund_no: str, out_trade_no: str | None) -> _Found:
+        found = [
+            _Found(desk, trade)
+            for desk in self._world.desks
+            if isinstance(desk, RefundingDesk)
+            for trade in desk.listed(out_trade_no=out_trade_no)
+            if any(refund["out_refund_no"] == out_refund_no for refund in desk.refunds_of(trade))
+        ]
+        if not found:
+            message = f"the sandbox knows no refund {out_refund_no}"
+            raise ControlError(404, "REFUND_UNKNOWN", message, "GET /_control/trades lists them with their trades")
+        if len(found) > 1:
+            message = f"{len(found)} trades have a refund {out_refund_no}"
+            raise ControlError(409, "REFUND_AMBIGUOUS", message, "add ?out_trade_no= with the trade's number")
         return found[0]
 
     # Notifications.
@@ -241,8 +291,30 @@ _PAY_OPTIONS = {
 
 def _trade_answer(found: _Found, notices: list[Notice]) -> Response:
     return JSONResponse(
-        {"trade": found.desk.described(found.trade), "notifications": [notice.described() for notice in notices]}
+        {"trade": described_trade(found.desk, found.trade), "notifications": [notice.described() for notice in notices]}
     )
+
+
+def _refund_policy(options: Body) -> RefundPolicy:
+    settle = options.get("settle", "now")
+    after: timedelta | None = None
+    if settle == "now":
+        after = timedelta(0)
+    elif settle != "hold":
+        seconds = settle if isinstance(settle, int | float) and not isinstance(settle, bool) else -1
+        if not 0 <= seconds <= MAX_OFFSET.total_seconds():
+            raise wrong_type("settle", f'"now", "hold" or a number of seconds within {MAX_OFFSET.days} days')
+        after = timedelta(seconds=seconds)
+    full = flag_of(options, "notify_full", default=False)
+    return RefundPolicy(settle_after=after, settle_as=_refund_state(options), notify_full=full)
+
+
+def _refund_state(options: Body) -> RefundState:
+    ends = [state.value for state in RefundState if state is not RefundState.PROCESSING]
+    state = options.get("as", RefundState.REFUNDED.value)
+    if state not in ends:
+        raise wrong_type("as", f"one of {', '.join(ends)}")
+    return RefundState(state)
 
 
 def _payment(options: Body) -> Payment:

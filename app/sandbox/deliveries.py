@@ -11,7 +11,7 @@ other than loopback unless it was allowed by name.
 import asyncio
 import ipaddress
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from app.sandbox.clock import SandboxClock
+
+Action = Callable[[], Coroutine[Any, Any, None]]
 
 ANY_HOST = "*"
 ATTEMPT_TIMEOUT_S = 10.0
@@ -113,6 +115,7 @@ class Deliveries:
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
         self._notices: dict[str, Notice] = {}
         self._waiting: dict[str, Notice] = {}  # those with a next send; finished ones must not cost a scan
+        self._appointments: list[tuple[datetime, Action]] = []
         self._sends: set[asyncio.Task[None]] = set()
         self._sends_made = 0
         self._rescheduled = asyncio.Event()
@@ -155,6 +158,14 @@ class Deliveries:
         if wait:
             await _finished([task])
 
+    def call_at(self, due_at: datetime, action: Action) -> None:
+        """Have something done that leads to notices, once the clock is there; in order of asking, if at one instant.
+
+        A moving clock stops for it as for a send, and waits until it is done and what it sends is answered.
+        """
+        self._appointments.append((due_at, action))
+        self._rescheduled.set()
+
     async def resend(
         self, notice: Notice, *, times: int, concurrent: bool, skew: timedelta = timedelta(0)
     ) -> list[Attempt]:
@@ -194,6 +205,7 @@ class Deliveries:
         await self._cancel_sends()
         self._notices.clear()
         self._waiting.clear()
+        self._appointments.clear()
         self._rescheduled.set()
 
     def find(self, notify_id: str) -> Notice | None:
@@ -215,17 +227,24 @@ class Deliveries:
                 await asyncio.wait_for(self._rescheduled.wait(), timeout_s)
 
     def _earliest_due(self) -> datetime | None:
-        return min((notice.next_at for notice in self._waiting.values() if notice.next_at), default=None)
+        sends = (notice.next_at for notice in self._waiting.values() if notice.next_at)
+        return min((*sends, *(due_at for due_at, _ in self._appointments)), default=None)
 
     def _start_due(self) -> None:
         now = self._clock.now()
         for notice in list(self._waiting.values()):
             if notice.next_at is not None and notice.next_at <= now:
                 self._start(notice, notice.next_at, 1)
+        due = [appointment for appointment in self._appointments if appointment[0] <= now]
+        for appointment in sorted(due, key=lambda one: one[0]):
+            self._appointments.remove(appointment)
+            self._keep(asyncio.create_task(appointment[1]()))
 
     def _start(self, notice: Notice, due_at: datetime, copies: int) -> asyncio.Task[None]:
         self._set_next(notice, None)
-        task = asyncio.create_task(self._deliver(notice, due_at, copies))
+        return self._keep(asyncio.create_task(self._deliver(notice, due_at, copies)))
+
+    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         self._sends.add(task)
         task.add_done_callback(self._sends.discard)
         return task

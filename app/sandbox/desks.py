@@ -3,24 +3,53 @@
 A described trade has these keys beside the provider's own:
 
     provider product out_trade_no transaction_id(None while there is none) status paid amount_fen subject seller_id
-    pay_url notify_ids created_at expires_at paid_at
+    pay_url notify_ids created_at expires_at paid_at refunded_fen refunds
+
+and each of its `refunds`, oldest first, these (refund_id is None where the provider gives none):
+
+    out_refund_no refund_id amount_fen status reason(or None) created_at refunded_at(or None)
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from app.sandbox.deliveries import Notice
 
 
 class TradeState(StrEnum):
-    """UNOPENED is a trade that the provider does not know yet: only the way to pay it was handed out."""
+    """UNOPENED is a trade that the provider does not know yet: only the way to pay it was handed out.
+
+    PAID stays PAID however much of it is given back.
+    """
 
     UNOPENED = "UNOPENED"
     UNPAID = "UNPAID"
     PAID = "PAID"
     CLOSED = "CLOSED"
+
+
+class RefundState(StrEnum):
+    """ABNORMAL waits for the merchant to do something; not every provider knows it."""
+
+    PROCESSING = "PROCESSING"
+    REFUNDED = "REFUNDED"
+    FAILED = "FAILED"
+    ABNORMAL = "ABNORMAL"
+
+
+@dataclass(frozen=True, slots=True)
+class RefundPolicy:
+    """How refunds asked for from now on settle: after a time on the sandbox clock, or, with None, when told to.
+
+    `notify_full` lets a provider that sends nothing about a refund in full send what its documents describe.
+    """
+
+    settle_after: timedelta | None = timedelta(0)
+    settle_as: RefundState = RefundState.REFUNDED
+    notify_full: bool = False
 
 
 class DeskRefusal(Exception):
@@ -61,6 +90,7 @@ class Payment:
 
 
 TradeT = TypeVar("TradeT")
+TakenTradeT = TypeVar("TakenTradeT", contravariant=True)
 
 
 class Desk(Protocol[TradeT]):
@@ -113,10 +143,47 @@ class Desk(Protocol[TradeT]):
         ...
 
 
+@runtime_checkable
+class RefundingDesk(Protocol[TakenTradeT]):
+    """A desk whose trades can be given back."""
+
+    @property
+    def provider(self) -> str: ...
+
+    def set_refund_policy(self, policy: RefundPolicy) -> None:
+        """How refunds settle from now on; a reset brings the first one back. Raises DeskRefusal for what the provider
+        does not know."""
+        ...
+
+    def refunds_of(self, trade: TakenTradeT) -> list[dict[str, Any]]:
+        """Its refunds as JSON; see the module."""
+        ...
+
+    async def settle_refund(self, trade: TakenTradeT, out_refund_no: str, state: RefundState) -> list[Notice]:
+        """Settle a refund that is held; returns the notices, each answered. Raises DeskRefusal."""
+        ...
+
+
 AnyDesk = Desk[Any]
+AnyRefundingDesk = RefundingDesk[Any]
+
+
+def refunding(desk: AnyDesk) -> AnyRefundingDesk:
+    """The desk as one that gives money back. Raises DeskRefusal when the sandbox plays no refunds of this provider."""
+    if not isinstance(desk, RefundingDesk):
+        message = f"the sandbox plays no refunds of {desk.provider}"
+        raise DeskRefusal("REFUNDS_NOT_PLAYED", message, "refund a trade of another provider")
+    return desk
 
 
 def all_described(desks: Sequence[AnyDesk], *, out_trade_no: str | None = None) -> list[dict[str, Any]]:
     """The trades of all providers, oldest first."""
-    described = [desk.described(trade) for desk in desks for trade in desk.listed(out_trade_no=out_trade_no)]
+    described = [described_trade(desk, trade) for desk in desks for trade in desk.listed(out_trade_no=out_trade_no)]
     return sorted(described, key=lambda trade: trade["created_at"])
+
+
+def described_trade(desk: AnyDesk, trade: Any) -> dict[str, Any]:
+    """The trade as JSON, with its refunds: none where the sandbox plays none of this provider."""
+    refunds = desk.refunds_of(trade) if isinstance(desk, RefundingDesk) else []
+    refunded_fen = sum(refund["amount_fen"] for refund in refunds if refund["status"] == RefundState.REFUNDED)
+    return {**desk.described(trade), "refunded_fen": refunded_fen, "refunds": refunds}

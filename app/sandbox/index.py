@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from app.sandbox.cashier import STATE_WORDS
 from app.sandbox.clock import format_beijing
-from app.sandbox.desks import TradeState, all_described
+from app.sandbox.desks import RefundState, TradeState, all_described
 from app.sandbox.markup import Markup, fill, joined
 from app.sandbox.pages import fragment, framed, live
 from app.sandbox.world import World
@@ -40,7 +40,7 @@ _BODY = """<h1>收银 · 支付沙箱</h1>
 _TRADE = """<li>
 <span class="spread"><a href="{pay_url}">{subject}</a><span>¥{amount}</span></span>
 <span class="spread"><span class="state {tone}">{status}</span><code>{out_trade_no}</code></span>
-<span class="quiet">{provider} · {product} · {notices}</span>
+<span class="quiet">{provider} · {product} · {notices}{refunds}</span>
 </li>"""
 
 _CLOCK = """<section>
@@ -117,6 +117,7 @@ class IndexPage:
             tone=tone,
             out_trade_no=trade["out_trade_no"],
             notices=f"通知 {len(notices)} 条，发送 {sent} 次，已确认 {confirmed} 条" if notices else "没有通知",
+            refunds=_refunds_in_words(trade),
         )
 
     def _clock(self) -> Markup:
@@ -143,6 +144,13 @@ class IndexPage:
             for fault in faults
         )
         return fill('<section><h2>待发生的故障</h2><ul class="trades">{items}</ul></section>', items=items)
+
+
+def _refunds_in_words(trade: dict[str, Any]) -> str:
+    if not trade["refunds"]:
+        return ""
+    waiting = sum(refund["status"] == RefundState.PROCESSING for refund in trade["refunds"])
+    return f" · 已退款 ¥{yuan(trade['refunded_fen'])}" + (f"，{waiting} 笔退款处理中" if waiting else "")
 
 
 def yuan(fen: int) -> str:

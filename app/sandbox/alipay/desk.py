@@ -1,20 +1,28 @@
 """What happens at the payer's end: paying in all the ways that test a merchant, and the notices that follow.
 
-The payer's page and /_control both come here.
+The payer's page and /_control both come here. So do refunds once they were asked for: a partial one that succeeds sends
+a notice, one that empties the trade sends none unless the policy says so, and one that fails never does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from app.sandbox.alipay.accounts import PROVIDER
 from app.sandbox.alipay.errors import BusinessRefusal
 from app.sandbox.alipay.fields import format_amount
-from app.sandbox.alipay.notices import RETRY_GAPS, compose_notification, is_acknowledged, notification_fields
-from app.sandbox.alipay.trades import Trade, TradeBook, TradeStatus, new_notify_id
+from app.sandbox.alipay.notices import (
+    RETRY_GAPS,
+    compose_notification,
+    is_acknowledged,
+    notification_fields,
+    refund_fields,
+)
+from app.sandbox.alipay.refunds import Refunds
+from app.sandbox.alipay.trades import Refund, Trade, TradeBook, TradeStatus, new_notify_id
 from app.sandbox.clock import SandboxClock
 from app.sandbox.deliveries import Deliveries, Notice
-from app.sandbox.desks import DeskRefusal, Payment, TradeState
+from app.sandbox.desks import DeskRefusal, Payment, RefundPolicy, RefundState, TradeState
 
 AMOUNT_FIELDS = ("total_amount", "receipt_amount", "invoice_amount", "buyer_pay_amount")
 
@@ -26,12 +34,17 @@ _FIXES = {
     "ACQ.TRADE_STATUS_ERROR": "only a trade in WAIT_BUYER_PAY can; POST /_control/trades/{out_trade_no}/open opens one",
 }
 
-STATES = {
+_SUMMARISED = ("trade_status", "total_amount", "app_id", "seller_id", "out_biz_no", "refund_fee")
+
+_UNPAID_STATES = {
     TradeStatus.NOT_OPENED: TradeState.UNOPENED,
     TradeStatus.WAIT_BUYER_PAY: TradeState.UNPAID,
-    TradeStatus.TRADE_SUCCESS: TradeState.PAID,
     TradeStatus.TRADE_CLOSED: TradeState.CLOSED,
 }
+
+
+def state_of(trade: Trade) -> TradeState:
+    return TradeState.PAID if trade.is_paid else _UNPAID_STATES[trade.status]
 
 
 @contextmanager
@@ -50,8 +63,11 @@ class Desk:
     provider = PROVIDER
     default_failure = "买家余额不足"
 
-    def __init__(self, book: TradeBook, deliveries: Deliveries, clock: SandboxClock, public_url: str) -> None:
+    def __init__(
+        self, book: TradeBook, refunds: Refunds, deliveries: Deliveries, clock: SandboxClock, public_url: str
+    ) -> None:
         self._book = book
+        self._refunds = refunds
         self._deliveries = deliveries
         self._clock = clock
         self._public_url = public_url
@@ -91,24 +107,71 @@ class Desk:
             return []
         return [await self._notify(trade, Payment(), copies=1)]
 
+    def set_refund_policy(self, policy: RefundPolicy) -> None:
+        _check_known(policy.settle_as)
+        self._refunds.policy = policy
+
+    def follow_refund(self, trade: Trade, refund: Refund) -> None:
+        """See to what comes after a call that began this refund; nothing of it before that call is answered."""
+        if refund.state is not RefundState.PROCESSING:
+            notice = self._refund_notice(trade, refund)
+            if notice is not None:
+                self._deliveries.call_at(self._clock.now(), lambda: self._deliveries.publish(notice))
+        elif refund.settles_at is not None:
+            self._deliveries.call_at(refund.settles_at, lambda: self._settle_when_due(trade, refund))
+
+    async def settle_refund(self, trade: Trade, out_refund_no: str, state: RefundState) -> list[Notice]:
+        """Settle a refund that is held. Raises DeskRefusal for one that is not."""
+        _check_known(state)
+        refund = trade.refunds[out_refund_no]
+        if refund.state is not RefundState.PROCESSING or refund.settles_at is not None:
+            waits = refund.state is RefundState.PROCESSING
+            message = f"refund {out_refund_no} " + ("settles on the clock" if waits else f"is {refund.state} already")
+            fix = 'POST /_control/refunds/policy {"settle": "hold"} holds those that are asked for afterwards'
+            raise DeskRefusal("REFUND_NOT_HELD", message, fix)
+        self._refunds.settle(trade, refund, state)
+        notice = self._refund_notice(trade, refund)
+        if notice is None:
+            return []
+        await self._deliveries.publish(notice)
+        return [notice]
+
+    async def _settle_when_due(self, trade: Trade, refund: Refund) -> None:
+        self._refunds.settle(trade, refund, refund.settles_as)
+        notice = self._refund_notice(trade, refund)
+        if notice is not None:
+            await self._deliveries.publish(notice)
+
+    def _refund_notice(self, trade: Trade, refund: Refund) -> Notice | None:
+        """The notice of a refund that was settled just now, with the amounts as they are at this moment."""
+        is_silent = trade.is_refunded_in_full and not self._refunds.policy.notify_full
+        if refund.state is not RefundState.REFUNDED or is_silent or not trade.notify_url:
+            return None
+        notify_id = new_notify_id(self._clock.now())
+        return self._notice(trade, {**notification_fields(trade, notify_id), **refund_fields(trade, refund)})
+
     async def _notify(self, trade: Trade, payment: Payment, *, copies: int) -> Notice:
         notify_id = new_notify_id(self._clock.now())
         fields = {**notification_fields(trade, notify_id), **_overrides(payment)}
-        notice = Notice(
+        notice = self._notice(trade, fields, break_signature=payment.break_signature)
+        await self._deliveries.publish(notice, copies=copies, wait=payment.wait)
+        return notice
+
+    def _notice(self, trade: Trade, fields: Mapping[str, str], *, break_signature: bool = False) -> Notice:
+        notify_id = fields["notify_id"]
+        trade.notify_ids.append(notify_id)
+        return Notice(
             notify_id=notify_id,
             provider=PROVIDER,
             out_trade_no=trade.out_trade_no,
             url=trade.notify_url,
             gaps=RETRY_GAPS,
             compose=lambda sent_at: compose_notification(
-                trade.account, fields, trade.codec, sent_at, break_signature=payment.break_signature
+                trade.account, fields, trade.codec, sent_at, break_signature=break_signature
             ),
             is_acknowledged=is_acknowledged,
-            summary={name: fields[name] for name in ("trade_status", "total_amount", "app_id", "seller_id")},
+            summary={name: fields[name] for name in _SUMMARISED if name in fields},
         )
-        trade.notify_ids.append(notify_id)
-        await self._deliveries.publish(notice, copies=copies, wait=payment.wait)
-        return notice
 
     def notices_of(self, trade: Trade) -> list[Notice]:
         found = (self._deliveries.find(notify_id) for notify_id in trade.notify_ids)
@@ -130,7 +193,7 @@ class Desk:
             "trade_no": trade.trade_no if exists else None,
             "transaction_id": trade.trade_no if exists else None,
             "trade_status": trade.status.value,
-            "status": STATES[trade.status].value,
+            "status": state_of(trade).value,
             "paid": trade.is_paid,
             "total_amount": format_amount(terms.total_amount_fen),
             "amount_fen": terms.total_amount_fen,
@@ -145,6 +208,20 @@ class Desk:
             "notify_ids": list(trade.notify_ids),
         }
 
+    def refunds_of(self, trade: Trade) -> list[dict[str, Any]]:
+        return [
+            {
+                "out_refund_no": refund.out_request_no,
+                "refund_id": None,
+                "amount_fen": refund.amount_fen,
+                "status": refund.state.value,
+                "reason": refund.reason or None,
+                "created_at": refund.created_at.isoformat(),
+                "refunded_at": refund.refunded_at.isoformat() if refund.refunded_at else None,
+            }
+            for refund in trade.refunds.values()
+        ]
+
     def pay_url(self, trade: Trade) -> str:
         return f"{self._public_url}/alipay/pay/{trade.token}"
 
@@ -153,6 +230,12 @@ class Desk:
 
     def reset(self) -> None:
         self._book.reset()
+        self._refunds.reset()
+
+
+def _check_known(state: RefundState) -> None:
+    if state is RefundState.ABNORMAL:
+        raise DeskRefusal("REFUND_STATE_UNKNOWN", "Alipay knows no abnormal refunds", "settle as REFUNDED or FAILED")
 
 
 def _overrides(payment: Payment) -> dict[str, str]:

@@ -312,4 +312,19 @@ _EITHER_NUMBER: dict[str, Field] = {
     "trade_no": Field(_matching(64, re.compile(r"[0-9]+"), "只能由数字组成")),
 }
 QUERY: dict[str, Field] = _EITHER_NUMBER | {"query_options": Field(_list_of(_text(1024))), "org_pid": Field(_text(16))}
+REFUND: dict[str, Field] = _EITHER_NUMBER | {
+    "refund_amount": Field(_amount, required=True),
+    "out_request_no": Field(_text(64)),
+    "refund_reason": Field(_text(256)),
+    "refund_goods_detail": Field(_list_of(_object())),
+    "refund_royalty_parameters": Field(_list_of(_object())),
+    "operator_id": Field(_text(30)),
+    "store_id": Field(_text(32)),
+    "terminal_id": Field(_text(32)),
+    "query_options": Field(_list_of(_one_of("refund_detail_item_list", "deposit_back_info"))),
+}
+REFUND_QUERY: dict[str, Field] = _EITHER_NUMBER | {
+    "out_request_no": Field(_text(64), required=True),
+    "query_options": Field(_list_of(_one_of("refund_detail_item_list", "gmt_refund_pay", "deposit_back_info"))),
+}
 CLOSE: dict[str, Field] = _EITHER_NUMBER | {"operator_id": Field(_text(28)), "extend_params": Field(_EXTEND_PARAMS)}

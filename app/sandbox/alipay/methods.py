@@ -4,7 +4,7 @@ Every function returns the business fields of a success or raises a Refusal; sig
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,8 @@ from app.sandbox.alipay.fields import (
     PAGE_PAY,
     PRECREATE,
     QUERY,
+    REFUND,
+    REFUND_QUERY,
     WAP_PAY,
     Field,
     check_fields,
@@ -24,7 +26,17 @@ from app.sandbox.alipay.fields import (
     read_biz_content,
     timeout_of,
 )
-from app.sandbox.alipay.trades import QR_CODE_LIFE, Product, Terms, Trade, TradeBook, TradeStatus, new_trade_no
+from app.sandbox.alipay.refunds import Refunds, check_amount_without_number
+from app.sandbox.alipay.trades import (
+    QR_CODE_LIFE,
+    Product,
+    Refund,
+    Terms,
+    Trade,
+    TradeBook,
+    TradeStatus,
+    new_trade_no,
+)
 from app.sandbox.clock import SandboxClock, format_beijing
 
 BUYER_ID = "2088720000000088"
@@ -33,10 +45,23 @@ PAGE_TIMEOUT, QR_TIMEOUT = timedelta(days=15), timedelta(hours=3)
 
 
 class Methods:
-    """The product behind the gateway. `public_url` is where the payer's links lead."""
+    """The product behind the gateway. `public_url` is where the payer's links lead.
 
-    def __init__(self, book: TradeBook, clock: SandboxClock, public_url: str) -> None:
+    `follow_refund` sees to what comes after a refund that was newly asked for: its notice, or its settling.
+    """
+
+    def __init__(
+        self,
+        book: TradeBook,
+        refunds: Refunds,
+        clock: SandboxClock,
+        public_url: str,
+        *,
+        follow_refund: Callable[[Trade, Refund], None],
+    ) -> None:
         self._book = book
+        self._refunds = refunds
+        self._follow_refund = follow_refund
         self._clock = clock
         self._public_url = public_url
         self.page: dict[str, tuple[Product, dict[str, Field]]] = {
@@ -47,6 +72,8 @@ class Methods:
             "alipay.trade.precreate": self._precreate,
             "alipay.trade.query": self._query,
             "alipay.trade.close": self._close,
+            "alipay.trade.refund": self._refund,
+            "alipay.trade.fastpay.refund.query": self._refund_query,
         }
 
     def open_page(self, call: Call) -> Trade:
@@ -107,6 +134,58 @@ class Methods:
         self._book.close(trade)
         return {"out_trade_no": trade.out_trade_no, "trade_no": trade.trade_no}
 
+    def _refund(self, call: Call) -> dict[str, object]:
+        """`fund_change` says whether this very call moved the money; `refund_fee` is all that was ever refunded."""
+        content = read_biz_content(call.biz_content)
+        check_fields(content, REFUND)
+        trade = self._existing(call, content, echoed={})
+        amount_fen = parse_amount("refund_amount", content["refund_amount"])
+        if "out_request_no" not in content:
+            check_amount_without_number(trade, amount_fen)
+        refund, is_new = self._refunds.ask(
+            trade,
+            content.get("out_request_no", trade.out_trade_no),
+            amount_fen=amount_fen,
+            reason=content.get("refund_reason", ""),
+        )
+        if is_new:
+            self._follow_refund(trade, refund)
+        answer: dict[str, object] = {
+            "buyer_logon_id": BUYER_LOGON_ID,
+            "buyer_user_id": BUYER_ID,
+            "fund_change": "Y" if is_new and refund.refunded_at else "N",
+            "out_trade_no": trade.out_trade_no,
+            "refund_fee": format_amount(trade.refunded_fen),
+            "trade_no": trade.trade_no,
+        }
+        if refund.refunded_at:
+            answer["gmt_refund_pay"] = format_beijing(refund.refunded_at)
+            answer |= _asked_for(refund, content.get("query_options", []))
+        return answer
+
+    def _refund_query(self, call: Call) -> dict[str, object]:
+        """Nothing at all about a refund that has not succeeded."""
+        content = read_biz_content(call.biz_content)
+        check_fields(content, REFUND_QUERY)
+        trade = self._existing(call, content, echoed={})
+        refund = trade.refunds.get(content["out_request_no"])
+        if refund is None or refund.refunded_at is None:
+            return {}
+        answer: dict[str, object] = {
+            "out_request_no": refund.out_request_no,
+            "out_trade_no": trade.out_trade_no,
+            "refund_amount": format_amount(refund.amount_fen),
+            "refund_status": "REFUND_SUCCESS",
+            "total_amount": format_amount(trade.terms.total_amount_fen),
+            "trade_no": trade.trade_no,
+        }
+        if refund.reason:
+            answer["refund_reason"] = refund.reason
+        options = content.get("query_options", [])
+        if "gmt_refund_pay" in options:
+            answer["gmt_refund_pay"] = format_beijing(refund.refunded_at)
+        return answer | _asked_for(refund, options)
+
     def _existing(self, call: Call, content: dict[str, Any], *, echoed: dict[str, object]) -> Trade:
         trade_no, out_trade_no = content.get("trade_no", ""), content.get("out_trade_no", "")
         if not trade_no and not out_trade_no:
@@ -142,6 +221,18 @@ class Methods:
             token=secrets.token_urlsafe(18),
             trade_no=new_trade_no(self._clock.now()),
         )
+
+
+def _asked_for(refund: Refund, options: Sequence[str]) -> dict[str, object]:
+    """What an answer about a refund holds only on request. The buyer's money never went through a bank here."""
+    answer: dict[str, object] = {}
+    amount = format_amount(refund.amount_fen)
+    if "refund_detail_item_list" in options:
+        answer["refund_detail_item_list"] = [{"fund_channel": "ALIPAYACCOUNT", "amount": amount}]
+        answer["send_back_fee"] = amount
+    if "deposit_back_info" in options:
+        answer["deposit_back_info"] = {"has_deposit_back": "false"}
+    return answer
 
 
 def unknown_method(method: str) -> GatewayRefusal:

@@ -13,7 +13,7 @@ from app.sandbox.alipay.accounts import Account
 from app.sandbox.alipay.fields import format_amount
 from app.sandbox.alipay.methods import BUYER_ID, BUYER_LOGON_ID
 from app.sandbox.alipay.signing import notification_text, sign
-from app.sandbox.alipay.trades import Product, Trade
+from app.sandbox.alipay.trades import Product, Refund, Trade
 from app.sandbox.clock import format_beijing
 from app.sandbox.deliveries import Message
 
@@ -75,6 +75,18 @@ def notification_fields(trade: Trade, notify_id: str) -> dict[str, str]:
     if trade.closed_at:
         fields["gmt_close"] = format_beijing(trade.closed_at)
     return fields
+
+
+def refund_fields(trade: Trade, refund: Refund) -> dict[str, str]:
+    """What a notice about a refund says beside the trade: `refund_fee` is all that was refunded so far."""
+    assert refund.refunded_at is not None, "there are no notices of refunds that did not succeed"
+    milliseconds = refund.refunded_at.microsecond // 1000
+    return {
+        "out_biz_no": refund.out_request_no,
+        "refund_fee": format_amount(trade.refunded_fen),
+        "send_back_fee": format_amount(refund.amount_fen),
+        "gmt_refund": f"{format_beijing(refund.refunded_at)}.{milliseconds:03d}",
+    }
 
 
 def compose_notification(

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from app.sandbox.alipay.desk import STATES, Desk
+from app.sandbox.alipay.desk import Desk, state_of
 from app.sandbox.alipay.errors import Refusal
 from app.sandbox.alipay.fields import format_amount
 from app.sandbox.alipay.notices import return_url
 from app.sandbox.alipay.trades import Product, Trade, TradeStatus
-from app.sandbox.cashier import Scenario, alert, button, button_sections, notices_section, summary
+from app.sandbox.cashier import Scenario, alert, button, button_sections, notices_section, refunds_section, summary
 from app.sandbox.clock import SandboxClock
 from app.sandbox.desks import DeskRefusal, Payment
 from app.sandbox.markup import Markup, fill, joined
@@ -152,7 +152,8 @@ class PayerPages:
 
     def _live_part(self, trade: Trade) -> Markup:
         notices = notices_section(self._desk.notices_of(trade))
-        return joined([_summary(trade), self._buttons(trade), self._way_back(trade), notices])
+        refunds = refunds_section(self._desk.refunds_of(trade))
+        return joined([_summary(trade), self._buttons(trade), self._way_back(trade), refunds, notices])
 
     def _buttons(self, trade: Trade) -> Markup:
         if trade.is_paid:
@@ -184,7 +185,7 @@ def _summary(trade: Trade) -> Markup:
         amount=format_amount(trade.terms.total_amount_fen),
         out_trade_no=trade.out_trade_no,
         seller_id=trade.account.seller_id,
-        state=STATES[trade.status],
+        state=state_of(trade),
         last_failure=trade.last_failure,
         expires_at=trade.expires_at,
         paid_at=trade.paid_at,

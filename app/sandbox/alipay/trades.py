@@ -1,11 +1,14 @@
 """The trades Alipay knows, and the only ways their state changes.
 
     NOT_OPENED ── payer opens ──► WAIT_BUYER_PAY ── pays ──► TRADE_SUCCESS
-         (query: TRADE_NOT_EXIST)        └── closed or expired ──► TRADE_CLOSED
+         (query: TRADE_NOT_EXIST)        │                             ├── refunded in full ──► TRADE_CLOSED
+                                         │                             └── a year later ──► TRADE_FINISHED
+                                         └── closed or expired ──► TRADE_CLOSED
 
 NOT_OPENED is the sandbox's own word: a payment page or QR code was issued, but until the payer arrives there is no
 trade, so query and close do not find one. A late payment, asked for by name, also leads from TRADE_CLOSED to
-TRADE_SUCCESS. Expiry is applied whenever a trade is looked at.
+TRADE_SUCCESS. Expiry and the end of the refund window are applied whenever a trade is looked at. What happens to
+refunds stands in refunds.py.
 """
 
 import secrets
@@ -16,9 +19,11 @@ from enum import StrEnum
 from app.sandbox.alipay.accounts import Account
 from app.sandbox.alipay.errors import BusinessRefusal
 from app.sandbox.clock import SandboxClock, format_beijing
+from app.sandbox.desks import RefundState
 
 QR_CODE_LIFE = timedelta(hours=2)
 AFTER_EXPIRY = timedelta(seconds=1)
+REFUND_WINDOW = timedelta(days=365)
 
 
 class TradeStatus(StrEnum):
@@ -26,6 +31,7 @@ class TradeStatus(StrEnum):
     WAIT_BUYER_PAY = "WAIT_BUYER_PAY"
     TRADE_SUCCESS = "TRADE_SUCCESS"
     TRADE_CLOSED = "TRADE_CLOSED"
+    TRADE_FINISHED = "TRADE_FINISHED"
 
 
 class Product(StrEnum):
@@ -45,6 +51,20 @@ class Terms:
     subject: str
     body: str
     passback_params: str
+
+
+@dataclass(slots=True)
+class Refund:
+    """`settles_at` is when it settles by itself, as `settles_as`; None while it is held until somebody says so."""
+
+    out_request_no: str
+    amount_fen: int
+    reason: str
+    created_at: datetime
+    settles_at: datetime | None
+    settles_as: RefundState
+    state: RefundState = RefundState.PROCESSING
+    refunded_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -70,10 +90,25 @@ class Trade:
     closed_at: datetime | None = None
     last_failure: str = ""
     notify_ids: list[str] = field(default_factory=list)
+    refunds: dict[str, Refund] = field(default_factory=dict)
 
     @property
     def is_paid(self) -> bool:
-        return self.status is TradeStatus.TRADE_SUCCESS
+        """Also once all of it was given back."""
+        return self.paid_at is not None
+
+    @property
+    def refunded_fen(self) -> int:
+        return sum(refund.amount_fen for refund in self.refunds.values() if refund.state is RefundState.REFUNDED)
+
+    @property
+    def taken_back_fen(self) -> int:
+        """What is refunded or in process."""
+        return sum(refund.amount_fen for refund in self.refunds.values() if refund.state is not RefundState.FAILED)
+
+    @property
+    def is_refunded_in_full(self) -> bool:
+        return self.refunded_fen == self.terms.total_amount_fen
 
 
 class TradeBook:
@@ -148,6 +183,8 @@ class TradeBook:
         if trade.status is TradeStatus.WAIT_BUYER_PAY and trade.expires_at <= self._clock.now():
             trade.status = TradeStatus.TRADE_CLOSED
             trade.closed_at = trade.expires_at
+        if trade.status is TradeStatus.TRADE_SUCCESS and self._is_too_old_to_refund(trade):
+            trade.status = TradeStatus.TRADE_FINISHED
 
     def find_existing(self, seller_id: str, *, trade_no: str, out_trade_no: str) -> Trade | None:
         """The trade as Alipay sees it: not before it was opened. `trade_no` wins when both are given."""
@@ -180,10 +217,10 @@ class TradeBook:
 
     def _resumed(self, known: Trade, wanted: Trade) -> Trade:
         self.expire(known)
-        if known.is_paid:
-            raise BusinessRefusal("ACQ.TRADE_HAS_SUCCESS", "交易已被支付")
         if known.status is TradeStatus.TRADE_CLOSED:
             raise BusinessRefusal("ACQ.TRADE_HAS_CLOSE", "交易已经关闭")
+        if known.is_paid:
+            raise BusinessRefusal("ACQ.TRADE_HAS_SUCCESS", "交易已被支付")
         if known.terms != wanted.terms:
             raise BusinessRefusal("ACQ.CONTEXT_INCONSISTENT", "交易信息被篡改：同一商户订单号的参数与上次不一致")
         if known.status is TradeStatus.NOT_OPENED and self._link_is_over(known):
@@ -198,6 +235,9 @@ class TradeBook:
     def _link_is_over(self, trade: Trade) -> bool:
         over_at = min(trade.expires_at, trade.qr_code_expires_at or trade.expires_at)
         return over_at <= self._clock.now()
+
+    def _is_too_old_to_refund(self, trade: Trade) -> bool:
+        return trade.paid_at is not None and trade.paid_at + REFUND_WINDOW <= self._clock.now()
 
     def _bring_into_being(self, trade: Trade) -> None:
         trade.status = TradeStatus.WAIT_BUYER_PAY
