@@ -53,6 +53,8 @@ async def test_a_trade_is_shown_with_everything_about_it(
         "return_url": "http://127.0.0.1:8000/done",
         "last_failure": None,
         "notify_ids": [answer["notifications"][0]["notify_id"]],
+        "refunded_fen": 0,
+        "refunds": [],
     }
     (notice,) = answer["notifications"]
     assert notice["attempts"][0]["answer"] == "success"

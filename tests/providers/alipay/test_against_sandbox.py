@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from html.parser import HTMLParser
@@ -20,10 +21,14 @@ from app.providers.contract import (
     NeverOpened,
     NotClosed,
     NotificationRefused,
+    NotReached,
     PaymentMethod,
     PaymentReport,
     PaymentRequest,
+    RefundReport,
+    RefundRequest,
     Rejected,
+    ReportedRefund,
     ReportedStatus,
     Unknown,
 )
@@ -83,6 +88,33 @@ class Shop:
 
     async def close(self) -> Any:
         return await self.provider.close_payment(self.account, NUMBER)
+
+    async def paid(self) -> None:
+        await self.opened_page()
+        await self.control(f"/trades/{NUMBER}/pay", notify=False)
+
+    def refund_request(self, fen: int, number: str = "SR1") -> RefundRequest:
+        return RefundRequest(
+            out_trade_no=NUMBER,
+            out_refund_no=number,
+            amount_fen=fen,
+            total_fen=1990,
+            notify_url="http://127.0.0.1:9/not-for-alipay",
+            created_at=self.clock.now(),
+            reason='少了 "一杯" + 100% <b> 🎁',
+        )
+
+    async def refund(self, fen: int, number: str = "SR1") -> Any:
+        return await self.provider.create_refund(self.account, self.refund_request(fen, number))
+
+    async def query_refund(self, fen: int, number: str = "SR1") -> Any:
+        return await self.provider.query_refund(self.account, self.refund_request(fen, number))
+
+    async def refunded_fen(self) -> int:
+        """The provider's truth."""
+        [trade] = (await self.client.get(f"{self.sandbox_url}/_control/trades")).json()["trades"]
+        fen: int = trade["refunded_fen"]
+        return fen
 
     async def control(self, path: str, **options: Any) -> Any:
         answer = await self.client.post(f"{self.sandbox_url}/_control{path}", json=options)
@@ -297,6 +329,166 @@ async def test_the_shortest_and_the_longest_expiry_are_taken(shop: Shop) -> None
         assert isinstance(outcome, Accepted)
         page = await shop.browse(outcome.action.get("codeUrl") or outcome.action["url"])
         assert "19.90" in page.text
+
+
+async def test_partial_refunds_from_call_to_notice(shop: Shop) -> None:
+    await shop.paid()
+    first = await shop.refund(501)
+    assert (first.status, first.source, first.amount_fen) == (ReportedRefund.REFUNDED, "answer", None)
+    assert abs(shop.clock.now() - first.refunded_at) < timedelta(seconds=30)
+    [notice] = await shop.notifications(1)
+    assert notice.refund_hint == "SR1"
+    assert (notice.report.status, notice.report.amount_fen) == (ReportedStatus.SUCCESSFUL, 1990)
+    assert notice.report.refunded_fen == 501
+    asked = await shop.query_refund(501)
+    assert (asked.status, asked.source, asked.amount_fen) == (ReportedRefund.REFUNDED, "query", 501)
+    assert asked.refunded_at == first.refunded_at
+
+    assert (await shop.refund(1, "SR2")).status is ReportedRefund.REFUNDED
+    [_, second] = await shop.notifications(2)
+    assert (second.refund_hint, second.report.refunded_fen) == ("SR2", 502)
+    assert second.event_key != notice.event_key
+    assert (await shop.query()).status is ReportedStatus.SUCCESSFUL
+    assert (await shop.query_refund(1, "SR3")).status is ReportedRefund.NOT_FOUND
+    assert await shop.refunded_fen() == 502
+
+
+async def test_a_repeated_refund_is_the_same_refund(shop: Shop) -> None:
+    await shop.paid()
+    await shop.refund(1990)
+    again = await shop.refund(1990)
+    assert (again.status, again.source, again.amount_fen) == (ReportedRefund.REFUNDED, "query", 1990)
+    assert await shop.refunded_fen() == 1990
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_payment_refunded_in_full_stays_successful(shop: Shop, told: bool) -> None:
+    await shop.paid()
+    await shop.control("/refunds/policy", notify_full=told)
+    assert (await shop.refund(1990)).status is ReportedRefund.REFUNDED
+    queried = await shop.query()
+    assert (queried.status, queried.amount_fen, queried.refunded_fen) == (ReportedStatus.SUCCESSFUL, 1990, 1990)
+    if told:
+        [notice] = await shop.notifications(1)
+        assert (notice.refund_hint, notice.report.refunded_fen) == ("SR1", 1990)
+        assert notice.report.status is ReportedStatus.SUCCESSFUL
+    else:
+        await shop.control("/clock", advance_s=0)
+        assert shop.notified.received == []
+    refused = await shop.refund(1, "SR2")
+    assert isinstance(refused, Rejected)
+    assert refused.code == "ACQ.TRADE_HAS_CLOSE"
+
+
+async def test_a_slow_refund_is_pending_until_it_is_known(shop: Shop) -> None:
+    await shop.paid()
+    await shop.control("/refunds/policy", settle="hold")
+    assert (await shop.refund(501)).status is ReportedRefund.PENDING
+    assert (await shop.query_refund(501)).status is ReportedRefund.NOT_FOUND
+    # Asked for once more, as whoever finds no refund does: it is still one.
+    assert (await shop.refund(501)).status is ReportedRefund.PENDING
+    await shop.control("/refunds/SR1/settle", **{"as": "REFUNDED"})
+    assert (await shop.query_refund(501)).status is ReportedRefund.REFUNDED
+    assert (await shop.refund(501)).status is ReportedRefund.REFUNDED
+    assert await shop.refunded_fen() == 501
+
+
+async def test_a_refund_that_failed_late_succeeds_under_its_own_number(shop: Shop) -> None:
+    await shop.paid()
+    await shop.control("/refunds/policy", settle="hold")
+    await shop.refund(501)
+    await shop.control("/refunds/SR1/settle", **{"as": "FAILED"})
+    assert (await shop.query_refund(501)).status is ReportedRefund.NOT_FOUND
+    await shop.control("/refunds/policy", settle="now")
+    assert (await shop.refund(501)).status is ReportedRefund.REFUNDED
+    assert await shop.refunded_fen() == 501
+
+
+@pytest.mark.parametrize(
+    ("fen", "code"),
+    [(1991, "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL"), (1890, "ACQ.REASON_TRADE_REFUND_FEE_ERR")],
+)
+async def test_more_than_is_left_is_refused_and_gives_nothing_back(shop: Shop, fen: int, code: str) -> None:
+    await shop.paid()
+    await shop.refund(101)
+    refused = await shop.refund(fen, "SR2")
+    assert isinstance(refused, Rejected)
+    assert refused.code == code
+    assert await shop.refunded_fen() == 101
+
+
+async def test_a_number_used_with_another_amount_reports_what_was_given_back(shop: Shop) -> None:
+    await shop.paid()
+    await shop.refund(501)
+    outcome = await shop.refund(502)
+    assert isinstance(outcome, RefundReport)
+    assert (outcome.status, outcome.amount_fen) == (ReportedRefund.REFUNDED, 501)
+    assert await shop.refunded_fen() == 501
+
+
+async def test_what_was_not_paid_cannot_be_refunded(shop: Shop) -> None:
+    await shop.create(PaymentMethod.ALIPAY_QR)
+    outcome = await shop.refund(501)
+    assert isinstance(outcome, Rejected)
+    assert outcome.code == "ACQ.TRADE_NOT_EXIST"
+    assert (await shop.query_refund(501)).status is ReportedRefund.NOT_FOUND
+
+
+async def test_a_refund_in_full_after_a_lost_reply_is_found_though_the_trade_is_closed(shop: Shop) -> None:
+    await shop.paid()
+    await shop.control("/faults", method="alipay.trade.refund", kind="lost_reply")
+    assert isinstance(await shop.refund(1990), Unknown)
+    assert await shop.refunded_fen() == 1990
+    # As if Alipay looked at the trade before it looked at the number.
+    await shop.control("/faults", method="alipay.trade.refund", kind="business_error", sub_code="ACQ.TRADE_HAS_CLOSE")
+    outcome = await shop.refund(1990)
+    assert (outcome.status, outcome.amount_fen) == (ReportedRefund.REFUNDED, 1990)
+
+
+@pytest.mark.parametrize(
+    "fault", [{"kind": "http_500"}, {"kind": "20000"}, {"kind": "lost_reply"}, {"kind": "bad_signature"},
+              {"kind": "business_error", "sub_code": "ACQ.SYSTEM_ERROR"}, {"kind": "timeout", "latency_s": 0.1}],
+    ids=lambda fault: fault["kind"],
+)  # fmt: skip
+async def test_every_doubtful_refund_is_unknown_and_repeating_gives_back_once(
+    shop: Shop, fault: dict[str, Any]
+) -> None:
+    await shop.paid()
+    await shop.control("/faults", method="alipay.trade.refund", **fault)
+    assert isinstance(await shop.refund(501), Unknown)
+    assert (await shop.refund(501)).status is ReportedRefund.REFUNDED
+    assert await shop.refunded_fen() == 501
+    await shop.control("/faults", method="alipay.trade.fastpay.refund.query", **fault)
+    assert isinstance(await shop.query_refund(501), Unknown)
+    assert (await shop.query_refund(501)).status is ReportedRefund.REFUNDED
+
+
+async def test_without_the_money_or_the_turn_nothing_is_given_back(shop: Shop) -> None:
+    await shop.paid()
+    empty = {"kind": "business_error", "sub_code": "ACQ.SELLER_BALANCE_NOT_ENOUGH"}
+    await shop.control("/faults", method="alipay.trade.refund", **empty)
+    outcome = await shop.refund(501)
+    assert isinstance(outcome, Rejected)
+    assert outcome.code == "ACQ.SELLER_BALANCE_NOT_ENOUGH"
+    assert "Top it up" in outcome.explanation
+    limited = {"kind": "error_response", "code": "40005", "sub_code": "isv.app-call-limited"}
+    await shop.control("/faults", method="alipay.trade.refund", **limited)
+    assert isinstance(await shop.refund(501), NotReached)
+    assert await shop.refunded_fen() == 0
+
+
+async def test_every_amount_of_the_range_is_given_back(shop: Shop) -> None:
+    for number, fen in enumerate((1, 2, 10, 99, 100, 101, 1989, 1990, 100_000, 9_999_999_999)):
+        out_trade_no = f"{NUMBER}_{number}"
+        outcome = await shop.create(PaymentMethod.ALIPAY_QR, out_trade_no=out_trade_no, amount_fen=fen)
+        assert isinstance(outcome, Accepted)
+        await shop.browse(outcome.action["codeUrl"])
+        await shop.control(f"/trades/{out_trade_no}/pay", notify=False)
+        request = replace(shop.refund_request(fen), out_trade_no=out_trade_no, total_fen=fen)
+        assert isinstance(await shop.provider.create_refund(shop.account, request), RefundReport)
+        known = await shop.provider.query_refund(shop.account, request)
+        assert isinstance(known, RefundReport)
+        assert (known.status, known.amount_fen) == (ReportedRefund.REFUNDED, fen)
 
 
 class _Submitted(HTMLParser):

@@ -13,7 +13,7 @@ from app.clock import Clock
 from app.providers.alipay import AlipayProvider
 from app.providers.alipay.account import AlipayAccount
 from app.providers.alipay.notifications import BODY_LIMIT_BYTES, read_trade_notification
-from app.providers.contract import Notification, NotificationRefused, ReportedStatus
+from app.providers.contract import Notification, NotificationRefused, PaymentReport, ReportedStatus
 from app.providers.transport import open_client
 from tests.providers.alipay.keyring import (
     APP_ID,
@@ -57,6 +57,13 @@ def reason(account: AlipayAccount, body: bytes, headers: dict[str, str] | None =
     return refused.value.reason
 
 
+def reported(account: AlipayAccount, body: bytes) -> PaymentReport:
+    """The report of a trade's notice, whatever it says about refunds."""
+    report = read_trade_notification(account, FORM, body).report
+    assert isinstance(report, PaymentReport)
+    return report
+
+
 # What each published case means in our words; None where it is no trade's.
 _VECTOR_REPORTS: dict[str, tuple[ReportedStatus, int, int | None] | None] = {
     "trade_success_specials": (ReportedStatus.SUCCESSFUL, 1990, None),
@@ -78,7 +85,10 @@ def test_every_published_notification_is_understood(vector_account: AlipayAccoun
             # Verified by rule V1 or V2, or else the reason would be the signature.
             assert reason(vector_account, case["raw_body"].encode()) == "unsupported", case["name"]
             continue
-        report = read_trade_notification(vector_account, FORM, case["raw_body"].encode()).report
+        notification = read_trade_notification(vector_account, FORM, case["raw_body"].encode())
+        assert notification.refund_hint == case["params"].get("out_biz_no"), case["name"]
+        report = notification.report
+        assert isinstance(report, PaymentReport)
         assert (report.status, report.amount_fen, report.refunded_fen) == expected, case["name"]
         assert report.out_trade_no == case["params"]["out_trade_no"]
 
@@ -96,7 +106,7 @@ def test_no_changed_byte_of_a_published_notification_passes(vector_account: Alip
 
 
 def test_a_payment_is_reported_with_all_that_was_said(account: AlipayAccount) -> None:
-    report = read_trade_notification(account, FORM, signed_notice(PAID_NOTICE)).report
+    report = reported(account, signed_notice(PAID_NOTICE))
     assert report.out_trade_no == "SY20261122000001"
     assert report.status is ReportedStatus.SUCCESSFUL
     assert report.source == "notification"
@@ -131,7 +141,7 @@ def test_a_payment_is_reported_with_all_that_was_said(account: AlipayAccount) ->
 def test_every_word_about_a_trade_has_a_meaning(
     account: AlipayAccount, changes: dict[str, str], status: ReportedStatus, refunded_fen: int | None
 ) -> None:
-    report = read_trade_notification(account, FORM, signed_notice(PAID_NOTICE | changes)).report
+    report = reported(account, signed_notice(PAID_NOTICE | changes))
     assert (report.status, report.amount_fen, report.refunded_fen) == (status, 1990, refunded_fen)
 
 
@@ -144,7 +154,7 @@ def test_an_unknown_word_is_pending_and_warned_about(account: AlipayAccount) -> 
 
 
 def test_a_time_that_cannot_be_read_loses_only_the_time(account: AlipayAccount) -> None:
-    report = read_trade_notification(account, FORM, signed_notice(PAID_NOTICE | {"gmt_payment": "yesterday"})).report
+    report = reported(account, signed_notice(PAID_NOTICE | {"gmt_payment": "yesterday"}))
     assert (report.status, report.paid_at) == (ReportedStatus.SUCCESSFUL, None)
 
 
@@ -152,7 +162,7 @@ def test_a_time_that_cannot_be_read_loses_only_the_time(account: AlipayAccount) 
 @pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "gbk", "GBK", "gb2312", "GB18030"])
 def test_both_rules_and_every_charset_verify(account: AlipayAccount, rule: int, charset: str) -> None:
     notice = PAID_NOTICE | {"charset": charset, "subject": "测试商品"}
-    report = read_trade_notification(account, FORM, signed_notice(notice, rule=rule, charset=charset)).report
+    report = reported(account, signed_notice(notice, rule=rule, charset=charset))
     assert (report.status, report.amount_fen) == (ReportedStatus.SUCCESSFUL, 1990)
 
 

@@ -634,6 +634,7 @@ def test_any_amount_survives_the_way_out_and_the_way_back(fen: int) -> None:
     assert sent == f"{fen // 100}.{fen % 100:02d}"
     notice = PAID_NOTICE | {"total_amount": sent, "refund_fee": sent}
     report = asyncio.run(provider.read_notification(account, {}, signed_notice(notice))).report
+    assert isinstance(report, PaymentReport)
     assert (report.amount_fen, report.refunded_fen) == (fen, fen)
 
 

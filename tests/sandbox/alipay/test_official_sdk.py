@@ -27,7 +27,7 @@ def _import_sdk() -> SimpleNamespace:
         warnings.simplefilter("ignore", SyntaxWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         api = "alipay.aop.api"
-        requests = ("PagePay", "WapPay", "Precreate", "Query", "Close")
+        requests = ("PagePay", "WapPay", "Precreate", "Query", "Close", "Refund", "FastpayRefundQuery")
         return SimpleNamespace(
             web_utils=importlib.import_module(f"{api}.util.WebUtils"),
             config=importlib.import_module(f"{api}.AlipayClientConfig").AlipayClientConfig,
@@ -149,6 +149,32 @@ async def test_qr_payment_and_close(sandbox: SandboxHandle, official: OfficialCl
     closed = await official.execute(official.request("Close", out_trade_no=number))
     assert (closed["code"], closed["out_trade_no"]) == ("10000", number)
     assert (await sandbox.trade(number))["trade_status"] == "TRADE_CLOSED"
+
+
+async def test_refund_and_its_query(sandbox: SandboxHandle, alipay: AlipayClient, official: OfficialClient) -> None:
+    number = new_number()
+    await alipay.opened(number)
+    await sandbox.pay(number)
+    asked: dict[str, Any] = {
+        "out_trade_no": number,
+        "refund_amount": "0.01",
+        "out_request_no": "R_1",
+        "refund_reason": "退 一半",
+    }
+    answer = await official.execute(official.request("Refund", **asked))
+    assert (answer["code"], answer["fund_change"], answer["refund_fee"]) == ("10000", "Y", "0.01")
+    again = await official.execute(official.request("Refund", **asked))
+    assert (again["code"], again["fund_change"], again["refund_fee"]) == ("10000", "N", "0.01")
+    too_much = await official.execute(official.request("Refund", **asked | {"refund_amount": "0.02"}))
+    assert (too_much["code"], too_much["sub_code"]) == ("40004", "ACQ.DISCORDANT_REPEAT_REQUEST")
+
+    query: dict[str, Any] = {"out_trade_no": number, "out_request_no": "R_1", "query_options": ["gmt_refund_pay"]}
+    known = await official.execute(official.request("FastpayRefundQuery", **query))
+    assert (known["refund_status"], known["refund_amount"]) == ("REFUND_SUCCESS", "0.01")
+    assert (known["refund_reason"], known["gmt_refund_pay"]) == ("退 一半", answer["gmt_refund_pay"])
+    unknown = await official.execute(official.request("FastpayRefundQuery", **query | {"out_request_no": "R_2"}))
+    assert unknown == {"code": "10000", "msg": "Success"}
+    assert (await sandbox.trade(number))["refunded_fen"] == 1
 
 
 async def test_isv_call_with_its_merchants_token(sandbox: SandboxHandle, accounts: dict[str, dict[str, str]]) -> None:

@@ -211,6 +211,8 @@ async def test_an_order_is_described_with_everything_about_it(sandbox: SandboxHa
         "closed_at": None,
         "last_failure": None,
         "notify_ids": [],
+        "refunded_fen": 0,
+        "refunds": [],
     }
 
 
