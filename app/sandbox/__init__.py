@@ -11,7 +11,7 @@ time on purpose. A signer that was wrong on both sides would otherwise pass ever
     desks.py        a provider's trades in words of no provider
     index.py        the page that shows what is going on
     clock.py        the movable clock all providers share
-    deliveries.py   notifications: first send, retries on the clock, the log
+    deliveries.py   notifications: first send, retries and appointments on the clock, the log
     faults.py       what goes wrong on request
     calls.py        how often a provider was asked
     wire.py         connections that drop or stay silent

@@ -1,12 +1,13 @@
-"""Alipay's v2 gateway: payment pages, order QR codes, query, close and signed notifications.
+"""Alipay's v2 gateway: payment pages, order QR codes, query, close, refunds and signed notifications.
 
     gateway.py    POST|GET /gateway.do: faults, dispatch, answers
     parameters.py the bytes of a call: charset, parameters, string to sign
     callers.py    who calls: app id, certificates, signature, timestamp, ISV token
     fields.py     the documented fields of each method and what they may hold
-    methods.py    precreate, query, close and opening a payment page
+    methods.py    precreate, query, close, refund, refund query and opening a payment page
     trades.py     the trades and their states
-    desk.py       what a payer does, and the notifications that follow
+    refunds.py    the refunds of a trade and their states
+    desk.py       what a payer does, how refunds settle, and the notifications that follow
     notices.py    signed notifications and return URLs
     pages.py      the payer's pages
     accounts.py   apps, keys and certificates

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from app.sandbox.desks import DeskRefusal, refunding
 from tests.sandbox.alipay.client import AlipayClient, beijing, new_number, parse_answer
 from tests.sandbox.handle import SandboxHandle
 from tests.sandbox.merchant_server import MerchantServer
@@ -593,6 +595,14 @@ async def test_alipay_knows_no_abnormal_refunds(sandbox: SandboxHandle, alipay: 
     error = await sandbox.control("POST", "/refunds/R_1/settle", {"as": "ABNORMAL"}, status=409)
     assert error["error"]["code"] == "REFUND_STATE_UNKNOWN"
     assert (await truth(sandbox, number))[2] == [("R_1", 100, "PROCESSING")]
+
+
+def test_a_provider_whose_refunds_are_not_played_says_so() -> None:
+    bare: Any = SimpleNamespace(provider="OTHER")
+    with pytest.raises(DeskRefusal) as refused:
+        refunding(bare)
+    assert refused.value.code == "REFUNDS_NOT_PLAYED"
+    assert refused.value.message == "the sandbox plays no refunds of OTHER"
 
 
 async def test_an_unknown_refund_cannot_be_settled(sandbox: SandboxHandle) -> None:
