@@ -149,7 +149,7 @@ class Refunds:
             account = await self.accounts.open(refund.merchant_account_id)
         except (VaultError, AccountInvalid):
             # Ours to mend, and nothing was sent: the reserve is free again.
-            await self._refuse(refund, _not_reached())
+            await self._refuse(refund, _not_reached(), ["CREATED"])
             raise
         return _first_answer_again(await self._send(refund, account, first=True))
 
@@ -166,20 +166,23 @@ class Refunds:
                 log.warning("refund.create_unknown", refund_id=refund.id, detail="taken, and not found")
             case RefundReport():
                 await self._apply(refund, account, outcome, refund.correlation_id)
+            case Rejected() if first:
+                return await self._refuse(refund, failure_of(outcome), ["CREATED"])
             case Rejected():
-                return await self._refuse(refund, failure_of(outcome))
+                # The provider has just said that it has no such refund: one it once took has failed there.
+                return await self._refuse(refund, failure_of(outcome), ["CREATED", "PENDING"])
             case NotReached(detail=detail) if first:
                 log.warning("refund.create_not_reached", refund_id=refund.id, detail=detail)
-                return await self._refuse(refund, _not_reached())
+                return await self._refuse(refund, _not_reached(), ["CREATED"])
             case NotReached(detail=detail) | Unknown(detail=detail):
                 log.warning("refund.create_unknown", refund_id=refund.id, detail=detail)
         return await self.reload(refund.id)
 
-    async def _refuse(self, refund: Refund, failure: Failure) -> Refund:
+    async def _refuse(self, refund: Refund, failure: Failure, leaving: list[str]) -> Refund:
         """FAILED and the reserve free, unless another answer was faster."""
         async with self._db.transaction() as tx:
             await tx.one("refund.lock_payment", refund.out_refund_no)
-            await tx.one("refund.fail", refund.id, failure_json(failure), self._clock.now(), ["CREATED"])
+            await tx.one("refund.fail", refund.id, failure_json(failure), self._clock.now(), leaving)
         self._bell.ring("events")
         return await self.reload(refund.id)
 
@@ -233,9 +236,10 @@ class Refunds:
         )
 
     async def reload(self, refund_id: int) -> Refund:
-        """The refund as it is now, whoever asks."""
+        """The refund as it is now, whoever asks. Raises NotFound once payments were turned off."""
         row = await self._db.one("refund.find", refund_id)
-        assert row is not None, "refunds are never deleted while the feature is on"
+        if row is None:
+            raise NotFound(f"refund {refund_id} does not exist any more: payments were turned off", field="id")
         return read_refund(row)
 
 

@@ -247,3 +247,20 @@ async def test_many_at_once_in_two_processes_agree_with_the_provider_to_the_fen(
     assert 0 < refunded <= 1230
     if refunded < 1230:
         await at.give_back(payment, 1230 - refunded)
+
+
+async def test_a_refund_that_failed_at_alipay_and_is_refused_again_ends(till: Open) -> None:
+    at = await till(next(way for way in SOME if way.method == "ALIPAY_PAGE"))
+    payment = await at.paid()
+    await at.policy(settle="hold")
+    refund = await at.give_back(payment, 500)
+    assert refund.status == "PENDING"
+    await at.settle(refund, "FAILED")
+    await at.fault(at.calls[0], "business_error", sub_code="ACQ.SELLER_BALANCE_NOT_ENOUGH")
+    for _ in range(3):
+        await at.market.advance(timedelta(minutes=10))
+        await at.market.shop.settle()
+    failed = await at.find(refund)
+    assert failed.failure is not None
+    assert (failed.api_status, failed.failure.provider_code) == ("FAILED", "ACQ.SELLER_BALANCE_NOT_ENOUGH")
+    assert await at.money(payment) == (0, 0)
