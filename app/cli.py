@@ -9,10 +9,11 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -123,7 +124,9 @@ def sandbox(context: click.Context) -> None:
 
 
 # What a person recognises an account by; the keys come with --json only.
-_ACCOUNT_IDS = frozenset({"provider", "mode", "gateway", "app_id", "seller_id", "appid", "mchid", "mch_id", "sub_mch_id"})
+_ACCOUNT_IDS = frozenset(
+    {"provider", "mode", "gateway", "app_id", "seller_id", "appid", "mchid", "mch_id", "sub_mch_id"}
+)
 
 
 @sandbox.command("accounts")
@@ -336,6 +339,50 @@ def flows_retry(*, run_id: int) -> None:
     """Run a failed or waiting run again, now. One that is done stands."""
     run = _with_runtime(lambda runtime: runtime.flows.retry(_operator(), run_id))
     click.echo(f"flow run {run.id} ({run.flow}) is due now")
+
+
+@commands.command("export")
+@click.argument("name", type=click.Choice(["payments", "refunds"]))
+@click.option("--from", "first", required=True, metavar="DATE", help="Business date in Shanghai, such as 2026-11-01.")
+@click.option("--to", "last", required=True, metavar="DATE", help="The last date, included.")
+@click.option("--status", "statuses", multiple=True, help="Only these; may be repeated.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The CSV file to write.")
+def export_books(*, name: str, first: str, last: str, statuses: tuple[str, ...], out: Path) -> None:
+    """Write what was paid, or refunded, from one date to another as CSV."""
+    totals = _with_runtime(lambda runtime: _write_book(runtime, name, first, last, statuses, out))
+    click.echo(f"{out}: {', '.join(f'{key} {text}' for key, text in totals.items())}")
+
+
+async def _write_book(
+    runtime: "Runtime", name: str, first: str, last: str, statuses: tuple[str, ...], out: Path
+) -> Mapping[str, Any]:
+    """Reads the book page by page into the file; its totals."""
+    from app.exports.table import Writer
+
+    book = await runtime.exports.open(_operator(), name, first, last, statuses)
+    writer, seen = Writer(book.table), 0
+    with (
+        _whole_file(out) as file,
+        click.progressbar(length=book.about_rows, label=name, file=sys.stderr) as bar,
+    ):
+        async for page in runtime.exports.pages(book, writer):
+            file.write(page)
+            bar.update(writer.totals.rows - seen)
+            seen = writer.totals.rows
+    return writer.totals.shown()
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name only when all of it was written; its owner's to read."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(opened, "wb") as file:
+            yield file
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @commands.group()

@@ -54,6 +54,8 @@ class Config:
     port: int
     sandbox_port: int
     home: Path
+    # where turning payments off leaves its archive
+    export_dir: Path
     # key id → 32 bytes; the first seals, all open
     master_keys: Mapping[str, bytes]
     jwt_secret: Secret | None
@@ -100,6 +102,7 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
     database_url = env.url("DATABASE_URL", schemes=("postgresql", "postgres"))
     host, port = env.text("HOST", "127.0.0.1"), env.whole("PORT", 8000, low=1, high=65535)
     secret, jwks = _token_keys(env)
+    home = Path(env.text("SHOUYIN_HOME", ".local")).resolve()
     return Config(
         database_url=database_url,
         listen_database_url=env.optional("LISTEN_DATABASE_URL") or database_url,
@@ -108,7 +111,8 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         host=host,
         port=port,
         sandbox_port=env.whole("SANDBOX_PORT", 8001, low=1, high=65535),
-        home=Path(env.text("SHOUYIN_HOME", ".local")).resolve(),
+        home=home,
+        export_dir=Path(env.text("EXPORT_DIR", str(home / "exports"))).resolve(),
         master_keys=env.parsed("MASTER_KEYS", parse_master_keys),
         jwt_secret=Secret(secret) if secret else None,
         jwt_jwks_url=jwks,

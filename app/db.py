@@ -5,6 +5,7 @@ sql/queries/payment.sql. Reads and writes go through different verbs, because af
 watched row the relay is told: `on_commit` is that hint, and losing it costs a poll interval, never a change.
 """
 
+import asyncio
 import hashlib
 import re
 import ssl
@@ -67,6 +68,7 @@ class Database:
         self.pool = pool
         self._queries = queries
         self.on_commit: Callable[[], None] = _nobody_listens
+        self._renewing: asyncio.Task[None] | None = None
 
     async def all(self, name: str, *args: Any) -> list[Record]:
         """Rows of a reading statement."""
@@ -110,6 +112,10 @@ class Database:
                 if not connection.is_closed():
                     await connection.reset()
         self.on_commit()
+
+    def renew_connections(self) -> None:
+        """Has every connection replaced before its next use: what it prepared was for a table that is bound no more."""
+        self._renewing = asyncio.get_running_loop().create_task(self.pool.expire_connections())
 
     async def close(self) -> None:
         """Closes the pool, waiting for what is under way."""

@@ -6,7 +6,7 @@
     │   ├── InvalidInput  InvalidAmount  AmountMismatch  QueryTooComplex
     │   ├── OrderNotFound  OrderAlreadyPaid  IdempotencyConflict
     │   ├── RefundExceedsPayment  PaymentNotRefundable
-    │   ├── PaymentsNotActive  PlanExpired  MethodNotConfigured
+    │   ├── PaymentsNotActive  PlanExpired  MethodNotConfigured  PaymentsUnresolved  ExportUnwritable
     │   ├── WechatCodeInvalid  WechatStateInvalid  WechatLoginRefused
     │   └── WechatUserBlocked  WechatSnapshotUser  WechatRateLimited  WechatAppMisconfigured
     └── ProviderError          the provider is at fault, or its answer is missing
@@ -149,6 +149,20 @@ class MethodNotConfigured(CallerError):
 
     code = "METHOD_NOT_CONFIGURED"
     default_zh = "该支付方式尚未配置商户账号"
+
+
+class PaymentsUnresolved(CallerError):
+    """Payments cannot be turned off while some have no end; `unresolved` names them."""
+
+    code = "PAYMENTS_UNRESOLVED"
+    default_zh = "还有未完结的支付，暂不能关闭"
+
+
+class ExportUnwritable(CallerError):
+    """The directory for exports does not take one; for an administrator to mend."""
+
+    code = "EXPORT_UNWRITABLE"
+    default_zh = "导出目录无法写入，请检查 EXPORT_DIR"
 
 
 class WechatCodeInvalid(CallerError):

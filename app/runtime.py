@@ -9,11 +9,13 @@ import httpx
 from app.activation.binding import Activation
 from app.activation.permissions import Permissions
 from app.activation.plan import Plan
+from app.activation.turning_off import TurningOff
 from app.auth import Authenticator
 from app.clock import Clock
 from app.config import Config
 from app.db import Database, open_database
 from app.doorbell import Doorbell
+from app.exports.books import Exports
 from app.flows.registry import Flow, load_flows
 from app.flows.runs import Flows
 from app.merchants.accounts import MerchantAccounts
@@ -44,6 +46,8 @@ class Runtime:
     activation: Activation
     permissions: Permissions
     plan: Plan
+    turning_off: TurningOff
+    exports: Exports
     payments: Payments
     refunds: Refunds
     inbox: Inbox
@@ -117,6 +121,7 @@ def _assemble(
     )
     live = _realtime(config, database, payments, refunds, metrics)
     live.on_change("merchant_account", accounts.forget)
+    live.on_change("activation", lambda _: database.renew_connections())
     return Runtime(
         config=config,
         clock=clock,
@@ -128,6 +133,8 @@ def _assemble(
         activation=Activation(database, clock, providers),
         permissions=permissions,
         plan=plan,
+        turning_off=TurningOff(database, clock, config.export_dir),
+        exports=Exports(database, clock, permissions),
         payments=payments,
         refunds=refunds,
         inbox=Inbox(database=database, accounts=accounts, clock=clock, bell=bell, metrics=metrics),

@@ -30,6 +30,7 @@ class Action(StrEnum):
     PAYMENT_CLOSE = "payment.close"
     PAYMENT_SYNC = "payment.sync"
     PAYMENT_REFUND = "payment.refund"
+    PAYMENT_EXPORT = "payment.export"
 
 
 # Money leaves by these: no role holds them by itself.

@@ -87,6 +87,21 @@ class ActivationMutation:
         )
         return PaymentFeature.of(await context.runtime.activation.feature())
 
+    @strawberry.mutation(
+        description=(
+            "Turns payments off, so that another table can be bound. Refuses with PAYMENTS_UNRESOLVED, naming what, "
+            "while anything has no end yet. Leaves all payments and refunds as CSV in EXPORT_DIR, then clears merchant "
+            "accounts, flow runs, payments and refunds, and unbinds the table, whose rows stay. `confirm` is the bound "
+            "table's name. Administrators only."
+        )
+    )
+    async def deactivate_payments(self, info: ApiInfo, confirm: str) -> PaymentFeature:
+        context = info.context
+        await context.runtime.turning_off.turn_off(
+            context.administrator(), confirm, correlation_id=context.correlation_id, address=context.address
+        )
+        return PaymentFeature.of(await context.runtime.activation.feature())
+
     @strawberry.mutation(description="Binds the order table, once. Administrators only.")
     async def activate_payments(self, info: ApiInfo, input: ActivatePaymentsInput) -> PaymentFeature:  # noqa: A002 — public
         context = info.context

@@ -2,6 +2,7 @@
 
     /graphql             GraphQL over HTTP, SSE, WebSocket; GraphiQL in a browser
     /notify/…            providers
+    /exports/….csv       the books, for the finance person
     /wechat/oauth/…      a WeChat login in the browser
     /….txt               files that prove the domain to WeChat
     /healthz /readyz /metrics
@@ -24,6 +25,7 @@ from app.api.asgi import Headers, Message, Receive, Scope, Send, respond, respon
 from app.api.connections import Connections
 from app.api.context import correlation_id_of
 from app.api.execution import Engine
+from app.api.exports import ExportEndpoint
 from app.api.health import HealthEndpoints
 from app.api.http import GraphQLEndpoint
 from app.api.notify import NotifyEndpoint
@@ -94,6 +96,7 @@ class Application:
         headers = [(name.lower().encode(), value.encode()) for name, value in page_headers(config).items()]
         self._graphql = GraphQLEndpoint(runtime, self._engine, connections, page, headers)
         self._notify = NotifyEndpoint(runtime)
+        self._exports = ExportEndpoint(runtime)
         self._wechat = WechatPages(runtime)
         self._health = HealthEndpoints(runtime, connections)
         demo = DemoBackend(config, runtime.db, runtime.clock, runtime.auth) if config.demo else None
@@ -134,6 +137,8 @@ class Application:
                 await self._graphql(scope, receive, send, correlation_id)
             case "/notify":
                 await self._notify(scope, receive, send, correlation_id)
+            case "/exports":
+                await self._exports(scope, receive, send, correlation_id)
             case "/healthz":
                 await self._health.alive(send)
             case "/readyz":
@@ -199,6 +204,8 @@ def _route(path: str) -> str:
     """The route's name, from a small fixed set: it labels metrics."""
     if path in ("/graphql", "/healthz", "/readyz", "/metrics"):
         return path
+    if path.startswith("/exports/"):
+        return "/exports"
     if path.startswith("/wechat/oauth/"):
         return "/wechat"
     if FILE_PATH.fullmatch(path):

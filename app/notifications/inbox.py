@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import asyncpg
 import structlog
 
 from app.clock import Clock
@@ -79,10 +80,15 @@ class Inbox:
             self._metrics.notifications.labels(name, exc.reason).inc()
             log.warning("notification.refused", merchant_account_id=account_id, reason=exc.reason)
             return account.provider.acknowledge(account.account, accepted=False)
-        row = await self._db.change(
-            "notification.receive", name, account_id, notification.event_key, _report_json(notification), body,
-            correlation_id, self._clock.now(),
-        )  # fmt: skip
+        try:
+            row = await self._db.change(
+                "notification.receive", name, account_id, notification.event_key, _report_json(notification), body,
+                correlation_id, self._clock.now(),
+            )  # fmt: skip
+        except asyncpg.ForeignKeyViolationError as exc:
+            # Cleared a moment ago, when payments were turned off.
+            self._accounts.forget([account_id])
+            raise NotFound(f"merchant account {account_id} does not exist") from exc
         assert row is not None
         self._metrics.notifications.labels(name, "accepted" if row["received_count"] == 1 else "repeated").inc()
         self._bell.ring("notifications")

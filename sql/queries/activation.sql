@@ -67,3 +67,53 @@ insert into shouyin.event (kind, details, created_at)
 select 'plan.expiring', jsonb_build_object('plan', plan, 'expires_at', plan_expires_at, 'days', plan_warned_days), $1
 from warned
 returning id;
+
+-- name: bound
+-- Which table is bound, by all the names a person may call it: as it was bound, as it is called now, and without its schema
+-- where no other table is called so.
+select a.order_table_name as name, a.activated_at,
+  array[a.order_table_name, format('%I.%I', n.nspname, c.relname), format('%s.%s', n.nspname, c.relname)]
+    || case when (
+      select count(*) from pg_class o join pg_namespace s on s.oid = o.relnamespace
+      where o.relname = c.relname and o.relkind in ('r', 'p') and s.nspname !~ '^pg_|^information_schema$|^shouyin$') = 1
+    then array[c.relname::text, format('%I', c.relname)] else '{}' end as names
+from shouyin.activation a
+join pg_class c on c.oid = a.order_table
+join pg_namespace n on n.oid = c.relnamespace;
+
+-- name: wait_briefly
+-- Until the transaction ends no statement takes longer than half of the time after which the server looks for deadlocks.
+select set_config('statement_timeout',
+  (extract(epoch from current_setting('deadlock_timeout')::interval) * 500)::integer::text, true);
+
+-- name: hold
+-- See shouyin.hold_payments.
+select shouyin.hold_payments();
+
+-- name: clear
+-- See shouyin.clear_payments. $1 now
+select shouyin.clear_payments($1);
+
+-- name: unresolved
+-- What has no end yet, by kind: how many, and the oldest $1 of them by id, each with what a person looks for.
+select 'payments' as kind, count(*) as total,
+  (array_agg(jsonb_build_object('id', id::text, 'outTradeNo', out_trade_no, 'status', status) order by id))[1:$1] as oldest
+from shouyin.payment where status in ('CREATED', 'PENDING') or check_at is not null
+having count(*) > 0
+union all
+select 'refunds', count(*),
+  (array_agg(jsonb_build_object('id', id::text, 'outRefundNo', out_refund_no, 'status', status) order by id))[1:$1]
+from shouyin.refund where status in ('CREATED', 'PENDING') or check_at is not null
+having count(*) > 0
+union all
+select 'notifications', count(*), (array_agg(jsonb_build_object('id', id::text, 'provider', provider) order by id))[1:$1]
+from shouyin.notification where due_at is not null or handled_count < received_count
+having count(*) > 0
+union all
+select 'events', count(*), (array_agg(jsonb_build_object('id', id::text, 'kind', kind) order by id))[1:$1]
+from shouyin.event where dispatched_at is null
+having count(*) > 0
+union all
+select 'flowRuns', count(*), (array_agg(jsonb_build_object('id', id::text, 'flow', flow) order by id))[1:$1]
+from shouyin.flow_run where status = 'WAITING'
+having count(*) > 0;

@@ -1,0 +1,53 @@
+-- What leaves as CSV, in pages: each begins after the last row of the page before it, so that nothing is held open while
+-- somebody slowly reads. A payment's status is the one clients see; refunds count where they went through.
+
+-- name: paid_payments
+-- Leans on payment_by_paid_at. $1 from, $2 until (exclusive), $3 after this instant and $4 this id, $5 statuses or null, $6 how
+-- many
+select id, order_id, owner, provider, method, merchant_account_id, subject, out_trade_no, transaction_id, s.status, amount_fen,
+  paid_amount_fen, refunded_amount_fen, created_by, created_at, paid_at, version
+from shouyin.payment p
+cross join lateral (select case when p.refunded_amount_fen = 0 then 'SUCCESSFUL'
+  when p.refunded_amount_fen = p.paid_amount_fen then 'REFUNDED' else 'PARTIALLY_REFUNDED' end as status) s
+where p.paid_at >= $1 and p.paid_at < $2 and (p.paid_at, p.id) > ($3::timestamptz, $4::bigint)
+  and p.status = 'SUCCESSFUL' and ($5::text[] is null or s.status = any($5))
+order by p.paid_at, p.id limit $6;
+
+-- name: made_refunds
+-- Leans on refund_by_refunded_at. Arguments as above.
+select r.id, r.payment_id, r.order_id, r.owner, r.merchant_account_id, p.out_trade_no, r.out_refund_no, r.provider_refund_id,
+  r.status, r.reason, r.amount_fen, r.amount_fen as refunded_amount_fen, r.created_by, r.created_at, r.refunded_at, r.version
+from shouyin.refund r join shouyin.payment p on p.id = r.payment_id
+where r.refunded_at >= $1 and r.refunded_at < $2 and (r.refunded_at, r.id) > ($3::timestamptz, $4::bigint)
+  and r.status = 'REFUNDED' and ($5::text[] is null or r.status = any($5))
+order by r.refunded_at, r.id limit $6;
+
+-- name: count_paid_payments
+-- About how many rows a page-by-page reading will meet, whatever their status. $1 from, $2 until
+select count(*) as rows from shouyin.payment where paid_at >= $1 and paid_at < $2;
+
+-- name: count_made_refunds
+select count(*) as rows from shouyin.refund where refunded_at >= $1 and refunded_at < $2;
+
+-- name: all_payments
+-- $1 after this id, $2 how many
+select id, order_id, owner, provider, method, merchant_account_id, subject, out_trade_no, transaction_id,
+  case when status = 'CREATED' then 'PENDING' when status <> 'SUCCESSFUL' or refunded_amount_fen = 0 then status
+    when refunded_amount_fen = paid_amount_fen then 'REFUNDED' else 'PARTIALLY_REFUNDED' end as status,
+  amount_fen, paid_amount_fen, refunded_amount_fen, created_by, created_at, paid_at, version
+from shouyin.payment where id > $1 order by id limit $2;
+
+-- name: all_refunds
+-- $1 after this id, $2 how many
+select r.id, r.payment_id, r.order_id, r.owner, r.merchant_account_id, p.out_trade_no, r.out_refund_no, r.provider_refund_id,
+  case r.status when 'CREATED' then 'PENDING' else r.status end as status, r.reason, r.amount_fen,
+  case r.status when 'REFUNDED' then r.amount_fen end as refunded_amount_fen, r.created_by, r.created_at, r.refunded_at, r.version
+from shouyin.refund r join shouyin.payment p on p.id = r.payment_id
+where r.id > $1 order by r.id limit $2;
+
+-- name: stand
+-- How many rows there are, and their versions together: any row that came or changed since makes it another pair.
+select (select count(*) from shouyin.payment) as payments,
+  (select coalesce(sum(version), 0)::bigint from shouyin.payment) as payment_versions,
+  (select count(*) from shouyin.refund) as refunds,
+  (select coalesce(sum(version), 0)::bigint from shouyin.refund) as refund_versions;
