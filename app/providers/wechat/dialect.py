@@ -17,6 +17,8 @@ from app.providers.contract import (
     Notification,
     PaymentRequest,
     QueryOutcome,
+    RefundOutcome,
+    RefundRequest,
 )
 
 
@@ -34,6 +36,10 @@ class Dialect(Protocol):
     async def query(self, account: Account, out_trade_no: str) -> QueryOutcome: ...
 
     async def close(self, account: Account, out_trade_no: str) -> CloseOutcome: ...
+
+    async def create_refund(self, account: Account, request: RefundRequest) -> RefundOutcome: ...
+
+    async def query_refund(self, account: Account, request: RefundRequest) -> RefundOutcome: ...
 
     async def read_notification(
         self, account: Account, headers: Mapping[str, str], body: bytes, tail: str

@@ -6,6 +6,8 @@ ORDER_PAID in APIv3 is ORDERPAID in APIv2 and in the cloud calls.
 
 A page meets further texts, from wx.requestPayment and WeixinJSBridge; they name no code at all.
 
+A third table is for those who give money back: what the same codes and words mean then, where it differs.
+
 Source: WxPayErrorCode of WxJava@9eba04d, the troubleshooting chapters of wechatpay-skills@15f40d0, and
 https://pay.weixin.qq.com/doc/v3/merchant/4012556398, read 2026-09-11.
 """
@@ -200,6 +202,114 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], Explanation], ...] = tuple(
     )
 )
 
+_REFUND_BALANCE = Explanation(
+    "The merchant's balance at WeChat does not cover the refund. Top it up in the merchant platform, or wait for "
+    "today's income, then ask for a new refund.",
+    "商户号可用余额不足：请在商户平台充值（或等待当日收入）后重新发起退款。",
+)
+_REFUND_OVERDUE = Explanation(
+    "The order is older than a year and WeChat does not refund it any more. Pay the money back another way.",
+    "订单已超过一年，微信不再支持退款：请通过其他方式退还。",
+)
+_REFUND_NUMBER_USED = Explanation(
+    "WeChat has a refund of this number with another amount. It is being asked about; compare with the merchant "
+    "platform.",
+    "该退款单号已用于另一金额：系统正在查询，请在商户平台核对。",
+)
+_REFUND_ALL_GONE = Explanation(
+    "WeChat says that this order has not that much left to give back. Parts of it may have been refunded in the "
+    "merchant platform itself; compare with it.",
+    "该订单剩余可退金额不足：可能已在商户平台退过款，请在商户平台核对。",
+)
+_REFUND_TOO_MANY = Explanation(
+    "This order was refunded as often as WeChat allows (50 times). Pay the rest back another way.",
+    "该订单的退款次数已达上限（50 次）：请通过其他方式退还。",
+)
+_REFUND_NO_ORDER = Explanation(
+    "WeChat has no paid order of this number under this merchant account. Check that its merchant number is the one "
+    "the payment was made with.",
+    "微信无此已支付订单：请确认商户号与收款时一致。",
+)
+_REFUND_PAYER_GONE = Explanation(
+    "The payer's WeChat account is closed or restricted and takes no money. Pay it back another way.",
+    "用户账户异常或已注销，无法原路退款：请通过其他方式退还。",
+)
+_REFUND_NOT_ALLOWED = Explanation(
+    "The merchant may not refund by this interface, or is restricted. Look in the merchant platform at 产品中心 and at "
+    "its notices; service providers need the merchant's authorisation for refunds.",
+    "商户号无退款权限或被限制：请在商户平台「产品中心」及通知中查看；服务商需特约商户授权退款权限。",
+)
+_REFUND_CERTIFICATE = Explanation(
+    "WeChat does not take the merchant's API certificate. Put the current apiclient_cert.p12 (base64) into "
+    "client_certificate_p12 with updateMerchantAccount; the merchant platform issues it under 账户中心 → API安全.",
+    "商户 API 证书无效：请在商户平台「账户中心 → API安全」下载有效的 apiclient_cert.p12（base64），"
+    "通过 updateMerchantAccount 更新 client_certificate_p12。",
+)
+_REFUND_CLOSED = Explanation(
+    "WeChat closed this refund; the money stayed with the merchant. Ask for a new refund.",
+    "退款已关闭，资金未退出：请重新发起退款。",
+)
+_REFUND_ABNORMAL = Explanation(
+    "The payer's bank did not take the money: the card is cancelled or frozen. Handle this refund in the merchant "
+    "platform (交易中心 → 退款管理), by another card of the payer's or by your own account; do not ask for another.",
+    "退款异常：用户银行卡已注销或冻结，资金未到账。请在商户平台「交易中心 → 退款管理」处理该笔退款"
+    "（退至用户其他银行卡或商户账户），请勿重复发起。",
+)
+# Ours, like APIV3KEYWRONG: nothing was sent.
+_REFUND_NO_CERTIFICATE = Explanation(
+    "This merchant account has no client certificate, and WeChat's APIv2 refunds only with one. Add apiclient_cert.p12 "
+    "(base64) as client_certificate_p12 with updateMerchantAccount, then ask for a new refund.",
+    "该商户账号未配置商户 API 证书，APIv2 退款必须使用：请通过 updateMerchantAccount 添加 client_certificate_p12"
+    "（apiclient_cert.p12 的 base64）后重新发起退款。",
+)
+_OF_REFUNDS: dict[str, Explanation] = {
+    "NOTENOUGH": _REFUND_BALANCE,
+    "TRADEOVERDUE": _REFUND_OVERDUE,
+    "REFUNDFEEMISMATCH": _REFUND_NUMBER_USED,
+    "RESOURCENOTEXISTS": _REFUND_NO_ORDER,
+    "ORDERNOTEXIST": _REFUND_NO_ORDER,
+    "ORDERNOTEXISTS": _REFUND_NO_ORDER,
+    "INVALIDTRANSACTIONID": _REFUND_NO_ORDER,
+    "USERACCOUNTABNORMAL": _REFUND_PAYER_GONE,
+    "ACCOUNTERROR": _REFUND_PAYER_GONE,
+    "NOAUTH": _REFUND_NOT_ALLOWED,
+    "TRADESTATEERROR": Explanation(
+        "The order's state does not allow a refund: to WeChat it is not paid.",
+        "订单状态不允许退款：该订单在微信未支付成功。",
+    ),
+    "REQUESTBLOCKED": Explanation(
+        "WeChat's risk control stopped the refund. Look at the notices in the merchant platform, then ask again.",
+        "退款被微信风控拦截：请查看商户平台通知后重新发起退款。",
+    ),
+    "INVALIDREQUEST": Explanation(
+        "WeChat refused the refund as a whole; its message says what does not fit. Often: more than the order has "
+        "left, or an order that is not paid.",
+        "退款请求不符合要求：请根据微信返回的信息检查，常见原因为超出可退金额或订单未支付。",
+    ),
+    "ERROR": Explanation(
+        "WeChat refused the refund; its message says why. Compare the order with the merchant platform.",
+        "退款被拒绝：请根据微信返回的信息处理，并在商户平台核对订单。",
+    ),
+    "CLOSED": _REFUND_CLOSED,
+    "REFUNDCLOSE": _REFUND_CLOSED,
+    "ABNORMAL": _REFUND_ABNORMAL,
+    "CHANGE": _REFUND_ABNORMAL,
+    "CLIENTCERTIFICATEMISSING": _REFUND_NO_CERTIFICATE,
+    "CLIENTCERTIFICATEEXPIRED": _REFUND_CERTIFICATE,
+}
+_OF_REFUNDS_BY_MESSAGE: tuple[tuple[re.Pattern[str], Explanation], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), explanation)
+    for pattern, explanation in (
+        (r"与(?:之前|首次)请求(?:时)?不一致|请求重入", _REFUND_NUMBER_USED),
+        (r"余额不足|not ?enough", _REFUND_BALANCE),
+        (r"(?:超过|已过|超出).{0,8}(?:一年|1年|365|退款期)", _REFUND_OVERDUE),
+        (r"(?:退款|部分退款).{0,6}次数", _REFUND_TOO_MANY),
+        (r"全额退款|退款金额.{0,8}(?:大于|超过|超出)|累计退款", _REFUND_ALL_GONE),
+        (r"证书", _REFUND_CERTIFICATE),
+        (r"(?:退款权限|无退款|未授权.{0,6}退款)", _REFUND_NOT_ALLOWED),
+    )
+)
+
 _CREDENTIAL_EXPIRED = Explanation(
     "What the page was given to pay with has expired (two hours, five minutes for an H5 link), or a QR code is used by "
     "a second person. Start a new payment.",
@@ -342,6 +452,12 @@ def explain(code: str, message: str, *, clock_differs: bool = False) -> Explanat
         return _TRANSIENT
     message = message[:_MESSAGE_LIMIT]
     return _matching(_BY_MESSAGE, message) or _BY_CODE.get(known) or _matching(_IN_THE_PAGE, message) or _OTHERWISE
+
+
+def explain_refund(code: str, message: str) -> Explanation | None:
+    """What a refusal or a state means for somebody who gives money back; None where it means what `explain` says."""
+    message = message[:_MESSAGE_LIMIT]
+    return _matching(_OF_REFUNDS_BY_MESSAGE, message) or _OF_REFUNDS.get(code.replace("_", "").upper())
 
 
 def explain_client_error(message: str) -> Explanation | None:

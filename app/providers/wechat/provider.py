@@ -34,10 +34,13 @@ from app.providers.contract import (
     PaymentMethod,
     PaymentRequest,
     QueryOutcome,
+    RefundOutcome,
+    RefundRequest,
 )
 from app.providers.gateways import GatewayRule
 from app.providers.wechat.cloud import CloudDialect
 from app.providers.wechat.dialect import Dialect
+from app.providers.wechat.refunds import REFUND_NUMBER
 from app.providers.wechat.v2 import V2Dialect
 from app.providers.wechat.v3 import V3Dialect
 
@@ -96,6 +99,21 @@ class WechatProvider:
         timedelta(minutes=30),
         timedelta(hours=1),
     )
+    # WeChat asks for a question each minute, and after five minutes for ever rarer ones. Balances take minutes, bank
+    # cards up to three working days.
+    refund_schedule: Sequence[timedelta] = (
+        timedelta(minutes=1),
+        timedelta(minutes=2),
+        timedelta(minutes=3),
+        timedelta(minutes=4),
+        timedelta(minutes=5),
+        timedelta(minutes=10),
+        timedelta(minutes=20),
+        timedelta(minutes=40),
+        timedelta(minutes=70),
+        timedelta(minutes=130),
+    )
+    refund_window = timedelta(days=365)
     # WeChat moves an earlier end to this.
     minimum_expiry = timedelta(minutes=1)
     # What a page or a QR code pays with lives two hours, however long the order behind it would be payable.
@@ -154,6 +172,17 @@ class WechatProvider:
         opened = _opened(account)
         return await opened.dialect.close(opened.own, out_trade_no)
 
+    async def create_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
+        """Taken is not done: a notice or a question says later what became of it."""
+        opened = _opened(account)
+        _check_refund(request)
+        return await opened.dialect.create_refund(opened.own, request)
+
+    async def query_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
+        """What WeChat knows under our refund number."""
+        opened = _opened(account)
+        return await opened.dialect.query_refund(opened.own, request)
+
     async def read_notification(
         self, account: Account, headers: Mapping[str, str], body: bytes, *, tail: str = ""
     ) -> Notification:
@@ -177,6 +206,15 @@ def _opened(account: Account) -> WechatAccount:
     if not isinstance(account, WechatAccount):
         raise TypeError("this account was not opened by the WeChat provider")
     return account
+
+
+def _check_refund(request: RefundRequest) -> None:
+    """All of it is ours to make."""
+    if REFUND_NUMBER.fullmatch(request.out_refund_no) is None:
+        raise ValueError("out_refund_no is ours to make: 1 to 64 letters, digits and _ - * @ |")
+    if not 0 < request.amount_fen <= request.total_fen:
+        raise ValueError("a refund gives back at least one fen and at most the whole order")
+    _check_notify_url(request.notify_url)
 
 
 def _check_notify_url(url: str) -> None:

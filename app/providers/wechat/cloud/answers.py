@@ -19,12 +19,15 @@ _BUSY = -1
 _TOO_OFTEN = frozenset({45009, 45011})
 _WORDS_LIMIT = 500
 _NUMBER_LIMIT = 64
+_LIST = "_list"
+_LIST_LIMIT = 100
 # The member of an unifiedorder's answer that is one level further down.
 PAYMENT = "payment"
 
 
 def judge_answer(exchange: ExchangeOutcome) -> Judgement:
-    """What the end of an exchange means; total. The fields of `payment` are named "payment.appId" and so on."""
+    """What the end of an exchange means; total. The fields of `payment` are named "payment.appId" and so on, those of a
+    list as APIv2 numbers them: refund_fee_list[0] is refund_fee_0."""
     if not isinstance(exchange, RawAnswer):
         return exchange
     if exchange.status_code == 429:
@@ -42,7 +45,7 @@ def judge_answer(exchange: ExchangeOutcome) -> Judgement:
         return _judge_errcode(errcode, text_of(answer, "errmsg") or "")
     if not isinstance(respdata, dict):
         return Unknown("the answer has no respdata")
-    fields = texts(respdata)
+    fields = _numbered(respdata) | texts(respdata)
     payment = respdata.get(PAYMENT)
     if isinstance(payment, dict):
         fields |= {f"{PAYMENT}.{name}": text for name, text in texts(payment).items()}
@@ -61,6 +64,17 @@ def texts(members: Mapping[str, Any]) -> dict[str, str]:
         if text is not None:
             found[name] = text
     return found
+
+
+def _numbered(members: Mapping[str, Any]) -> dict[str, str]:
+    return texts(
+        {
+            f"{name.removesuffix(_LIST)}_{place}": value
+            for name, values in members.items()
+            if name.endswith(_LIST) and isinstance(values, list)
+            for place, value in enumerate(values[:_LIST_LIMIT])
+        }
+    )
 
 
 def _judge_errcode(errcode: int, words: str) -> Judgement:

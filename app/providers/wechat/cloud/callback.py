@@ -20,6 +20,7 @@ import structlog
 from app.providers.contract import Notification, NotificationRefused, PaymentReport, ReportedStatus
 from app.providers.wechat.cloud.account import CloudAccount
 from app.providers.wechat.cloud.answers import texts
+from app.providers.wechat.refunds import REFUND_NUMBER
 from app.providers.wechat.v2.orders import claims_among, order_report
 from app.providers.wechat.v3.strict_json import Unreadable, read_object
 
@@ -37,8 +38,8 @@ _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 _log = structlog.get_logger(__name__)
 
 
-def read_callback(account: CloudAccount, headers: Mapping[str, str], body: bytes) -> PaymentReport:
-    """What the callback claims, none of it proven. Raises NotificationRefused."""
+def callback_fields(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+    """The callback's fields under the names of APIv2, none of them proven. Raises NotificationRefused."""
     if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         raise NotificationRefused("malformed", "the body is compressed")
     if not 0 < len(body) <= BODY_LIMIT_BYTES:
@@ -52,6 +53,21 @@ def read_callback(account: CloudAccount, headers: Mapping[str, str], body: bytes
         # The documents print both spellings; which one comes, the keys of their example say: totalFee.
         if fields.setdefault(_CAPITAL.sub("_", name).lower(), text) != text:
             raise NotificationRefused("malformed", "a field comes twice")
+    return fields
+
+
+def mentioned_refund(fields: Mapping[str, str]) -> str | None:
+    """The number of the refund a callback mentions. Raises NotificationRefused for what can be no number.
+
+    What a refund's callback looks like is not documented: that is all that is taken from one."""
+    number = fields.get("out_refund_no")
+    if number is not None and REFUND_NUMBER.fullmatch(number) is None:
+        raise NotificationRefused("malformed", "the callback lacks a usable out_refund_no")
+    return number
+
+
+def read_callback(account: CloudAccount, fields: Mapping[str, str]) -> PaymentReport:
+    """What a payment's callback claims, none of it proven. Raises NotificationRefused."""
     if fields.get("return_code") != "SUCCESS" or fields.get("result_code") != "SUCCESS":
         raise NotificationRefused("malformed", "a callback that does not tell of a success")
     named = under_our_application(account, fields)

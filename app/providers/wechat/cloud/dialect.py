@@ -1,7 +1,7 @@
 """WeChat's cloud pay (云托管): calls from inside a container of WeChat's own cloud, without any key of ours.
 
     /_/pay/unifiedorder   payment → WechatPayParams, signed by WeChat, handed on as they are
-    /_/pay/queryorder, /_/pay/closeorder
+    /_/pay/queryorder, /_/pay/closeorder, /_/pay/refund, /_/pay/queryrefund
     callback              unsigned, to /internal/notify/wechat/{account}/{token} of the container; see callback.py
 
 A payment that is cancelled has no callback: questions and its expiry end it.
@@ -32,21 +32,33 @@ from app.providers.contract import (
     PaymentReport,
     PaymentRequest,
     QueryOutcome,
+    RefundOutcome,
+    RefundRequest,
     ReportedStatus,
     Unknown,
 )
 from app.providers.gateways import GatewayRule
-from app.providers.transport import exchange
+from app.providers.transport import ExchangeOutcome, exchange
+from app.providers.wechat import refunds
 from app.providers.wechat.cloud import account as accounts
 from app.providers.wechat.cloud.account import CloudAccount
 from app.providers.wechat.cloud.answers import PAYMENT, judge_answer
-from app.providers.wechat.cloud.callback import PAYER_NAME, confirmed_notification, read_callback, under_our_application
-from app.providers.wechat.v2.answers import Answered, Judgement
+from app.providers.wechat.cloud.callback import (
+    PAYER_NAME,
+    callback_fields,
+    confirmed_notification,
+    mentioned_refund,
+    read_callback,
+    under_our_application,
+)
+from app.providers.wechat.v2.answers import Answered, Judgement, Refused
 from app.providers.wechat.v2.orders import NO_ADDRESS, order_times, payer_address
 from app.providers.wechat.v2.outcomes import close_outcome, create_refusal, query_outcome
+from app.providers.wechat.v2.refunds import found, judge_asking, refund_fields, taken
 
 _INTERNAL = "/internal"
 _CONTAINER = 2
+_REFUND_BODY = "退款"
 _PAY_PARAMS = ("appId", "timeStamp", "nonceStr", "package", "signType", "paySign")
 _ACCEPTED = b'{"errcode":0,"errmsg":"SUCCESS"}'
 _REFUSED = b'{"errcode":1,"errmsg":"REFUSED"}'
@@ -97,19 +109,40 @@ class CloudDialect:
         cloud = _opened(account)
         return close_outcome(await self._call(cloud, "closeorder", _identity(cloud, out_trade_no)))
 
+    async def create_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
+        """refund; where WeChat refuses, it is asked at once whether it holds one of this number."""
+        cloud = _opened(account)
+        answer = await self._send(cloud, "refund", refund_content(cloud, request))
+        judged = judge_asking(judge_answer(answer), answer)
+        match judged:
+            case Answered(fields=fields):
+                return taken(fields, request)
+            case Refused(words=words):
+                return refunds.refusal_outcome(words, await self.query_refund(cloud, request))
+        return judged
+
+    async def query_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
+        """queryrefund by our refund number."""
+        known = await self._ask_about_refund(_opened(account), request.out_refund_no)
+        return refunds.not_found(request) if known is None else known
+
     async def read_notification(
         self, account: Account, headers: Mapping[str, str], body: bytes, tail: str
     ) -> Notification:
         """A callback that came by its secret path, and what WeChat answers when asked about the same number.
 
-        Raises NotificationRefused; with "unconfirmed" where WeChat does not (yet) say that it is paid, so that the
-        callback is repeated."""
+        Raises NotificationRefused; with "unconfirmed" where WeChat does not (yet) say that it is paid or given back, so
+        that the callback is repeated."""
         cloud = _opened(account)
         if not hmac.compare_digest(tail.encode("utf-8", "replace"), cloud.notify_token.encode()):
             raise NotificationRefused("token", "the callback did not come by this account's path")
         if not headers.get("x-wx-source"):
             raise NotificationRefused("source", "the callback lacks the header of WeChat's platform")
-        stated = read_callback(cloud, headers, body)
+        fields = callback_fields(headers, body)
+        number = mentioned_refund(fields)
+        if number is not None:
+            return refunds.confirmed_notification(fields, await self._ask_about_refund(cloud, number))
+        stated = read_callback(cloud, fields)
         confirmed = await self.query(cloud, stated.out_trade_no)
         if not isinstance(confirmed, PaymentReport) or confirmed.status is not ReportedStatus.SUCCESSFUL:
             raise NotificationRefused("unconfirmed", "WeChat does not say that this number is paid")
@@ -119,10 +152,17 @@ class CloudDialect:
         """errcode 0 ends the repeats."""
         return Acknowledgement(200, _ACCEPTED, _JSON) if accepted else Acknowledgement(400, _REFUSED, _JSON)
 
+    async def _ask_about_refund(self, account: CloudAccount, out_refund_no: str) -> RefundOutcome | None:
+        content = {"sub_mch_id": account.sub_mch_id, "out_refund_no": out_refund_no}
+        return found(await self._call(account, "queryrefund", content), out_refund_no, must_claim="sub_mch_id")
+
     async def _call(self, account: CloudAccount, action: str, content: Mapping[str, Any]) -> Judgement:
+        return judge_answer(await self._send(account, action, content))
+
+    async def _send(self, account: CloudAccount, action: str, content: Mapping[str, Any]) -> ExchangeOutcome:
         # The documents ask for a nonce that their own samples leave out.
         body = json.dumps({**content, "nonce_str": secrets.token_hex(16)}, ensure_ascii=False, separators=(",", ":"))
-        answer = await exchange(
+        return await exchange(
             self._client,
             "POST",
             f"{account.gateway}/_/pay/{action}",
@@ -131,7 +171,6 @@ class CloudDialect:
             body=body.encode(),
             timeout_s=self._timeout_s,
         )
-        return judge_answer(answer)
 
 
 def order_content(account: CloudAccount, request: PaymentRequest) -> dict[str, Any]:
@@ -145,9 +184,26 @@ def order_content(account: CloudAccount, request: PaymentRequest) -> dict[str, A
         "spbill_create_ip": payer_address(request) or NO_ADDRESS,
         **order_times(request),
         "trade_type": "JSAPI",
+        **_callback(account, request.notify_url),
+    }
+
+
+def refund_content(account: CloudAccount, request: RefundRequest) -> dict[str, Any]:
+    """What is asked for, but for the nonce. The same request gives the same."""
+    return {
+        "sub_mch_id": account.sub_mch_id,
+        **refund_fields(request),
+        # Documented without a word on what it is for.
+        "body": _REFUND_BODY,
+        **_callback(account, request.notify_url),
+    }
+
+
+def _callback(account: CloudAccount, notify_url: str) -> dict[str, Any]:
+    return {
         "env_id": account.env_id,
         "callback_type": _CONTAINER,
-        "container": {"service": account.cloud_service, "path": callback_path(account, request.notify_url)},
+        "container": {"service": account.cloud_service, "path": callback_path(account, notify_url)},
     }
 
 

@@ -4,6 +4,7 @@
                    NATIVE   code_url  → QrCode
                    MWEB     mweb_url  → Redirect, with the way back in redirect_url
     orderquery, closeorder
+    refund         over TLS with the merchant's client certificate; refundquery without
 
 An order exists at WeChat from the moment unifiedorder is answered. Sent again with the same parameters it renews the
 credential; nonce and signature may differ.
@@ -32,16 +33,23 @@ from app.providers.contract import (
     PaymentMethod,
     PaymentRequest,
     QueryOutcome,
+    RefundOutcome,
+    RefundRequest,
+    Rejected,
     Unknown,
 )
 from app.providers.gateways import GatewayRule
-from app.providers.transport import exchange
+from app.providers.transport import ExchangeOutcome, exchange, open_client
+from app.providers.wechat.explanations import explain
+from app.providers.wechat.refunds import confirmed_notification, not_found, refund_words, refusal_outcome
 from app.providers.wechat.v2 import account as accounts
 from app.providers.wechat.v2.account import V2Account
-from app.providers.wechat.v2.answers import Answered, Judgement, judge_answer
-from app.providers.wechat.v2.notifications import read_payment_notification
+from app.providers.wechat.v2.answers import Answered, Judgement, Refused, judge_answer
+from app.providers.wechat.v2.client_tls import CertifiedTls
+from app.providers.wechat.v2.notifications import read_notice, read_payment_notification, read_refund_notice
 from app.providers.wechat.v2.orders import NO_ADDRESS, order_times, payer_address
 from app.providers.wechat.v2.outcomes import close_outcome, create_refusal, query_outcome
+from app.providers.wechat.v2.refunds import found, judge_asking, refund_fields, taken
 from app.providers.wechat.v2.signing import sign
 from app.providers.wechat.xml import BODY_LIMIT_BYTES, write_fields
 
@@ -100,24 +108,78 @@ class V2Dialect:
         judged = await self._call(v2, "/pay/closeorder", _identity(v2) | {"out_trade_no": out_trade_no})
         return close_outcome(judged)
 
+    async def create_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
+        """refund, with the merchant's certificate; where WeChat refuses, it is asked at once whether it holds one of
+        this number.
+
+        Rejected before anything is sent where the account has no certificate that is in force."""
+        v2 = _opened(account)
+        tls = await v2.certified_tls()
+        if tls is None:
+            return _without_certificate("CLIENT_CERTIFICATE_MISSING", "the merchant account has no client certificate")
+        if self._clock.now() >= tls.expires_at:
+            ended = tls.expires_at.date().isoformat()
+            return _without_certificate("CLIENT_CERTIFICATE_EXPIRED", f"the client certificate ended on {ended}")
+        answer = await self._ask_for_refund(v2, tls, refund_params(v2, request))
+        judged = judge_asking(judge_answer(v2, answer), answer)
+        match judged:
+            case Answered(fields=fields):
+                return taken(fields, request)
+            case Refused(words=words):
+                return refusal_outcome(words, await self.query_refund(v2, request))
+        return judged
+
+    async def query_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
+        """refundquery by our refund number."""
+        known = await self._ask_about_refund(_opened(account), request.out_refund_no)
+        return not_found(request) if known is None else known
+
     async def read_notification(
         self, account: Account, headers: Mapping[str, str], body: bytes, tail: str
     ) -> Notification:
-        """A payment notice, verified. A refund's is refused as "unsupported": nothing asks for one yet."""
+        """A payment notice, verified; a refund's as WeChat confirms it when asked about the same number.
+
+        Raises NotificationRefused; with "unconfirmed" where WeChat does not, so that the notice is repeated."""
         if tail:
             raise NotificationRefused("malformed", "APIv2's notifications come on the account's own path")
-        return read_payment_notification(_opened(account), headers, body)
+        v2 = _opened(account)
+        fields = read_notice(headers, body)
+        if "req_info" not in fields:
+            return read_payment_notification(v2, fields)
+        stated = read_refund_notice(v2, fields)
+        return confirmed_notification(stated, await self._ask_about_refund(v2, stated["out_refund_no"]))
 
     def acknowledge(self, account: Account, *, accepted: bool) -> Acknowledgement:
         """WeChat reads the return_code, not the status; FAIL asks for another delivery."""
         return Acknowledgement(200, _ACCEPTED if accepted else _REFUSED, _XML)
 
+    async def _ask_about_refund(self, account: V2Account, out_refund_no: str) -> RefundOutcome | None:
+        judged = await self._call(account, "/pay/refundquery", _identity(account) | {"out_refund_no": out_refund_no})
+        return found(judged, out_refund_no, must_claim="mch_id")
+
+    async def _ask_for_refund(
+        self, account: V2Account, tls: CertifiedTls, params: Mapping[str, str]
+    ) -> ExchangeOutcome:
+        """With the certificate wherever there is TLS. Plain addresses are only those of this machine and the sandbox,
+        where none can be shown."""
+        path = "/secapi/pay/refund"
+        if not account.gateway.startswith("https://"):
+            return await self._send(self._client, account, path, params)
+        async with open_client(connections=1, tls=tls.context) as client:
+            return await self._send(client, account, path, params)
+
     async def _call(self, account: V2Account, path: str, params: Mapping[str, str]) -> Judgement:
+        """One signed call, judged."""
+        return judge_answer(account, await self._send(self._client, account, path, params))
+
+    async def _send(
+        self, client: httpx.AsyncClient, account: V2Account, path: str, params: Mapping[str, str]
+    ) -> ExchangeOutcome:
         """One signed call. `params` are the order's own; nonce and signature are added here."""
         signed = {**params, "nonce_str": secrets.token_hex(16), "sign_type": account.sign_type}
         signed["sign"] = sign(signed, api_key=account.api_key, sign_type=account.sign_type)
-        answer = await exchange(
-            self._client,
+        return await exchange(
+            client,
             "POST",
             account.gateway + path,
             headers={"Content-Type": _XML, "User-Agent": "shouyin"},
@@ -125,7 +187,6 @@ class V2Dialect:
             timeout_s=self._timeout_s,
             answer_limit_bytes=BODY_LIMIT_BYTES,
         )
-        return judge_answer(account, answer)
 
     def _accepted(
         self, account: V2Account, request: PaymentRequest, trade_type: str, fields: Mapping[str, str]
@@ -183,6 +244,18 @@ def order_params(account: V2Account, request: PaymentRequest) -> dict[str, str]:
             raise ValueError("an H5 payment names the payer's address")
         params["scene_info"] = _scene_info(request)
     return params
+
+
+def refund_params(account: V2Account, request: RefundRequest) -> dict[str, str]:
+    """What is asked for, without nonce and signature. The same request gives the same: a repeat with another amount
+    would be refused."""
+    asked = {name: str(value) for name, value in refund_fields(request).items()}
+    return _identity(account) | asked | {"notify_url": request.notify_url}
+
+
+def _without_certificate(code: str, message: str) -> Rejected:
+    """WeChat need not be asked: without its certificate a merchant gives nothing back."""
+    return refund_words(Rejected(code, message, *explain(code, "")))
 
 
 def _opened(account: Account) -> V2Account:

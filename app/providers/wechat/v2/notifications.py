@@ -1,5 +1,8 @@
 """Reading an APIv2 notification: one flat list of fields, verified over all of them, and only then understood.
 
+A refund's notice is not signed at all. Its fields are encrypted with the API key in a way that keeps nobody from moving
+blocks of them about, so that they only say what to ask about: see req_info.py.
+
 A notice carries no time that its signature covers usefully, so an old one can be sent again by whoever has it. That is
 harmless by design: it says about the same order what was said before, and a repeated event changes nothing.
 
@@ -10,8 +13,10 @@ from collections.abc import Mapping
 from hashlib import blake2b
 
 from app.providers.contract import Notification, NotificationRefused, ReportedStatus
+from app.providers.wechat.refunds import REFUND_NUMBER
 from app.providers.wechat.v2.account import V2Account
 from app.providers.wechat.v2.orders import CLAIMS, claims_among, order_report
+from app.providers.wechat.v2.req_info import read_req_info
 from app.providers.wechat.v2.signing import verifies
 from app.providers.wechat.xml import XmlRefused, read_fields
 
@@ -34,18 +39,34 @@ _EVENT_FIELDS = (
 _DECISIVE = tuple(f"&{name}=" for name in (*_EVENT_FIELDS, "return_code", "sign_type", "req_info"))
 
 
-def read_payment_notification(account: V2Account, headers: Mapping[str, str], body: bytes) -> Notification:
-    """The verified report of a payment notice; for any bytes either this or NotificationRefused.
-
-    Whether the order, the amount and the receiver are ours is the caller's to compare."""
+def read_notice(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+    """The fields of a notice that hold something, none of them verified. Raises NotificationRefused."""
     if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         raise NotificationRefused("malformed", "the body is compressed")
     try:
-        fields = {name: text for name, text in read_fields(body).items() if text}
+        return {name: text for name, text in read_fields(body).items() if text}
     except XmlRefused as exc:
         raise NotificationRefused("malformed", str(exc)) from exc
-    if "req_info" in fields:
-        raise NotificationRefused("unsupported", "a notice that is about a refund")
+
+
+def read_refund_notice(account: V2Account, fields: Mapping[str, str]) -> dict[str, str]:
+    """What a refund's notice says in its `req_info`: nothing but a hint. Raises NotificationRefused."""
+    if fields.get("mch_id", account.mch_id) != account.mch_id:
+        raise NotificationRefused("malformed", "a notice for another merchant")
+    try:
+        stated = read_req_info(fields["req_info"], api_key=account.api_key)
+    except ValueError as exc:
+        # As good as a signature: the key may have been changed a moment ago.
+        raise NotificationRefused("signature", "req_info is not encrypted with this account's API key") from exc
+    if REFUND_NUMBER.fullmatch(stated.get("out_refund_no", "")) is None:
+        raise NotificationRefused("malformed", "the notice names no refund")
+    return stated
+
+
+def read_payment_notification(account: V2Account, fields: Mapping[str, str]) -> Notification:
+    """The verified report of a payment notice; for any fields either this or NotificationRefused.
+
+    Whether the order, the amount and the receiver are ours is the caller's to compare."""
     if not verifies(fields, api_key=account.api_key) or _is_ambiguous(fields):
         raise NotificationRefused("signature", "the notification is not signed with this account's API key")
     # Absent in the documented table of fields, present in every notice seen; FAIL belongs to unsigned messages.

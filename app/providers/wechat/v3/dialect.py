@@ -1,4 +1,4 @@
-"""APIv3 as one of WeChat's dialects: what each call's outcome means for a payment.
+"""APIv3 as one of WeChat's dialects: what each call's outcome means for a payment or a refund.
 
 Nothing that WeChat says about an order it already has fails a payment: ORDER_PAID, ORDER_CLOSED, OUT_TRADE_NO_USED and
 "differs from the first request" mean that the number is taken, perhaps paid, and so it is asked about.
@@ -27,17 +27,21 @@ from app.providers.contract import (
     PaymentReport,
     PaymentRequest,
     QueryOutcome,
+    RefundOutcome,
+    RefundRequest,
     Rejected,
     ReportedStatus,
     Unknown,
 )
 from app.providers.gateways import GatewayRule
 from app.providers.wechat.explanations import explain
+from app.providers.wechat.refunds import not_found, refusal_outcome
 from app.providers.wechat.v3 import account as accounts
 from app.providers.wechat.v3 import orders
 from app.providers.wechat.v3.account import V3Account
 from app.providers.wechat.v3.calls import Answered, Calls, Refused, TurnedAway
-from app.providers.wechat.v3.notifications import read_payment_notification
+from app.providers.wechat.v3.notifications import read_notification
+from app.providers.wechat.v3.refunds import REFUNDS, read_refund_answer, refund_content, refund_target
 from app.providers.wechat.v3.strict_json import Unreadable
 from app.providers.wechat.v3.transactions import transaction_report
 
@@ -49,6 +53,7 @@ _NOT_CLOSABLE = frozenset({"ORDER_PAID", "ORDERPAID", "USER_PAYING", "USERPAYING
 _CLOSED_BEFORE = frozenset({"ORDER_CLOSED", "ORDERCLOSED"})
 # Said while the payer enters the password; the plain rate limit has another code.
 _BUSY = frozenset({"FREQUENCY_LIMITED", "FREQUENCY_LIMIT"})
+_NO_SUCH_REFUND = frozenset({"RESOURCE_NOT_EXISTS"})
 
 
 class V3Dialect:
@@ -133,13 +138,40 @@ class V3Dialect:
                 return NotReached(f"turned away by a rate limit: {code}")
         return judged
 
+    async def create_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
+        """Asks for the refund; where WeChat refuses, it is asked at once whether it holds one of this number."""
+        opened = _opened(account)
+        judged = await self._calls.execute(opened, "POST", REFUNDS, refund_content(opened, request))
+        match judged:
+            case Answered(fields=fields):
+                return read_refund_answer(fields, request, "answer")
+            case Refused(words=words):
+                return refusal_outcome(words, await self.query_refund(opened, request))
+            case TurnedAway():
+                # Of a refund WeChat says that its state is not known then.
+                return Unknown("turned away by a rate limit")
+        return judged
+
+    async def query_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
+        """What WeChat knows under our refund number."""
+        opened = _opened(account)
+        judged = await self._calls.execute(opened, "GET", refund_target(opened, request.out_refund_no))
+        match judged:
+            case Answered(fields=fields):
+                return read_refund_answer(fields, request, "query")
+            case Refused(words=words):
+                return not_found(request) if words.code in _NO_SUCH_REFUND else words
+            case TurnedAway():
+                return NotReached("turned away by a rate limit")
+        return judged
+
     async def read_notification(
         self, account: Account, headers: Mapping[str, str], body: bytes, tail: str
     ) -> Notification:
         """Verified on the received bytes. May ask for platform certificates once."""
         if tail:
             raise NotificationRefused("malformed", "APIv3 notifications come on the account's own path")
-        return await read_payment_notification(
+        return await read_notification(
             _opened(account), headers, body, now=self._clock.now(), is_genuine=self._calls.is_genuine
         )
 

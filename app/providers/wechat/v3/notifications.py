@@ -1,12 +1,11 @@
 """Reading an APIv3 notification: stamped, near in time, verified as bytes, decrypted, and only then understood.
 
-    headers → time → signature over the received bytes → envelope → AES-256-GCM → transaction → report
+    headers → time → signature over the received bytes → envelope → AES-256-GCM → transaction or refund → report
 
 WeChat now and then sends a probe, whose signature begins with WECHATPAY/SIGNTEST/: it must be refused, and the real
-notice follows. Refunds are announced on the same path; whoever does not understand them yet refuses them, and WeChat
-repeats for a day.
+notice follows. Other events than those of payments and refunds are refused, and WeChat repeats them for a day.
 
-Source: https://pay.weixin.qq.com/doc/v3/merchant/4012791861 and /4013053249, read 2026-09-11.
+Source: https://pay.weixin.qq.com/doc/v3/merchant/4012791861, /4012791865 and /4013053249, read 2026-09-11.
 """
 
 import json
@@ -17,10 +16,12 @@ from typing import Any
 
 import structlog
 
-from app.providers.contract import Notification, NotificationRefused, PaymentReport
+from app.providers.contract import Notification, NotificationRefused, PaymentReport, RefundReport
+from app.providers.wechat.refunds import refund_event_key
 from app.providers.wechat.v3.account import V3Account
 from app.providers.wechat.v3.calls import Stamp, read_stamp
 from app.providers.wechat.v3.platform_keys import KeysUnavailable
+from app.providers.wechat.v3.refunds import read_refund_resource
 from app.providers.wechat.v3.resources import OtherKey, opened_resource
 from app.providers.wechat.v3.strict_json import Unreadable, read_object, text_of
 from app.providers.wechat.v3.transactions import transaction_report
@@ -28,6 +29,8 @@ from app.providers.wechat.v3.transactions import transaction_report
 BODY_LIMIT_BYTES = 65_536
 PROBE_PREFIX = "WECHATPAY/SIGNTEST/"
 _PAID = "TRANSACTION.SUCCESS"
+# With the refund_status that each of them announces.
+_REFUND_EVENTS = {"REFUND.SUCCESS": "SUCCESS", "REFUND.ABNORMAL": "ABNORMAL", "REFUND.CLOSED": "CLOSED"}
 _ID_LIMIT = 64
 
 _log = structlog.get_logger(__name__)
@@ -35,20 +38,25 @@ _log = structlog.get_logger(__name__)
 IsGenuine = Callable[[V3Account, Stamp, bytes], Awaitable[bool]]
 
 
-async def read_payment_notification(
+async def read_notification(
     account: V3Account, headers: Mapping[str, str], body: bytes, *, now: datetime, is_genuine: IsGenuine
 ) -> Notification:
-    """The verified report of a payment; for any bytes either this or NotificationRefused.
+    """The verified report of a payment or a refund; for any bytes either this or NotificationRefused.
 
-    Whether the payment, the amount and the receiver are ours is the caller's to compare."""
+    Whether its number, the amount and the receiver are ours is the caller's to compare."""
     await _check_origin(account, headers, body, now, is_genuine)
     try:
         envelope = read_object(body)
-        event_id = _event_id(envelope)
-        report = transaction_report(_transaction(account, envelope), "notification", payer_name=account.payer_name)
+        event_id, event_type = _event(envelope)
+        if event_type == _PAID:
+            paid = transaction_report(
+                _resource(account, envelope, "transaction"), "notification", payer_name=account.payer_name
+            )
+            return Notification(event_key=_event_key(event_id, paid), report=paid)
+        refunded = _refund(account, envelope, event_type)
+        return Notification(event_key=refund_event_key(event_id, refunded), report=refunded)
     except Unreadable as exc:
         raise NotificationRefused("malformed", f"the notification is {exc}") from exc
-    return Notification(event_key=_event_key(event_id, report), report=report)
 
 
 async def _check_origin(
@@ -74,21 +82,29 @@ async def _check_origin(
         raise NotificationRefused("signature", "the notification is not signed by a key WeChat has for this merchant")
 
 
-def _event_id(envelope: Mapping[str, Any]) -> str:
-    """WeChat's id of an event about a payment. Raises Unreadable; NotificationRefused for other events."""
+def _event(envelope: Mapping[str, Any]) -> tuple[str, str]:
+    """WeChat's id and type of an event about money. Raises Unreadable; NotificationRefused for other events."""
     event_id, event_type = text_of(envelope, "id"), text_of(envelope, "event_type")
     if event_id is None or len(event_id) > _ID_LIMIT or event_type is None:
         raise Unreadable("without an id or an event type")
-    if event_type != _PAID:
-        raise NotificationRefused("unsupported", "a notification that is not about a payment")
-    return event_id
+    if event_type != _PAID and event_type not in _REFUND_EVENTS:
+        raise NotificationRefused("unsupported", "a notification that is about neither a payment nor a refund")
+    return event_id, event_type
 
 
-def _transaction(account: V3Account, envelope: Mapping[str, Any]) -> dict[str, Any]:
-    """The decrypted transaction. Raises Unreadable."""
+def _refund(account: V3Account, envelope: Mapping[str, Any], event_type: str) -> RefundReport:
+    """The refund in a notice whose type and content agree. Raises Unreadable."""
+    fields = _resource(account, envelope, "refund")
+    if fields.get("refund_status") != _REFUND_EVENTS[event_type]:
+        raise Unreadable("of another type than the refund in it")
+    return read_refund_resource(account, fields)
+
+
+def _resource(account: V3Account, envelope: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The decrypted object of this kind. Raises Unreadable."""
     resource = envelope.get("resource")
-    if not isinstance(resource, dict) or resource.get("original_type", "transaction") != "transaction":
-        raise Unreadable("without a transaction")
+    if not isinstance(resource, dict) or resource.get("original_type", kind) != kind:
+        raise Unreadable(f"without a {kind}")
     try:
         return read_object(opened_resource(account.apiv3_key, resource))
     except OtherKey as exc:

@@ -42,7 +42,7 @@ def transaction_report(
         currency=currency,
         transaction_id=text_of(fields, "transaction_id"),
         payer_id=text_of(payer, payer_name) if isinstance(payer, dict) else None,
-        paid_at=_instant(fields, "success_time", out_trade_no),
+        paid_at=instant_of(fields, "success_time", out_trade_no),
         account_claims=claims,
     )
 
@@ -65,7 +65,7 @@ def _amount(fields: Mapping[str, Any]) -> tuple[int | None, str]:
     return total, currency
 
 
-def _instant(fields: Mapping[str, Any], name: str, out_trade_no: str) -> datetime | None:
+def instant_of(fields: Mapping[str, Any], name: str, out_trade_no: str) -> datetime | None:
     """An RFC 3339 time in UTC; one that cannot be read loses only this detail."""
     text = text_of(fields, name)
     if text is None:

@@ -37,7 +37,7 @@ from app.providers.transport import RawAnswer
 from app.providers.wechat.cloud import CloudDialect
 from app.providers.wechat.cloud.account import CloudAccount
 from app.providers.wechat.cloud.answers import judge_answer
-from app.providers.wechat.cloud.callback import BODY_LIMIT_BYTES, read_callback
+from app.providers.wechat.cloud.callback import BODY_LIMIT_BYTES, callback_fields, read_callback
 from app.providers.wechat.states import STATUSES
 from tests.providers.scripted import ScriptedServer, answering, hang, serving
 
@@ -647,7 +647,7 @@ _VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | 
 def test_no_bytes_crash_the_reader(body: bytes | dict[str, Any]) -> None:
     sent = body if isinstance(body, bytes) else json.dumps(CALLBACK | body).encode()
     with contextlib.suppress(NotificationRefused):
-        read_callback(_READER, HEADERS, sent)
+        read_callback(_READER, callback_fields(HEADERS, sent))
 
 
 _READER = opened(make(httpx.AsyncClient()))
