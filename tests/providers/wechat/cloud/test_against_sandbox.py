@@ -30,6 +30,7 @@ from app.providers.wechat.cloud import CloudDialect
 from app.sandbox.accounts import load_or_create_accounts
 from app.sandbox.main import run_in_process
 from tests.providers.scripted import Received, ScriptedServer, answering, serving
+from tests.providers.wechat.reports import payment_in
 
 NUMBER = "SY20261122_E2E"
 PAYER = "oSandboxPayer000000000000001"
@@ -122,7 +123,7 @@ async def test_a_payment_from_order_to_callback(shop: Shop) -> None:
     assert callback.target == f"/shop/internal/notify/wechat/7/{shop.account.notify_token}"
     notification = await shop.read(callback)
     queried = await shop.query()
-    for report in (notification.report, queried):
+    for report in (payment_in(notification), queried):
         assert (report.out_trade_no, report.status) == (NUMBER, ReportedStatus.SUCCESSFUL)
         assert (report.amount_fen, report.payer_id) == (1990, PAYER)
         assert report.paid_at is not None

@@ -40,6 +40,7 @@ from app.providers.wechat.cloud.answers import judge_answer
 from app.providers.wechat.cloud.callback import BODY_LIMIT_BYTES, callback_fields, read_callback
 from app.providers.wechat.states import STATUSES
 from tests.providers.scripted import ScriptedServer, answering, hang, serving
+from tests.providers.wechat.reports import payment_in
 
 NUMBER = "SY20261122000001"
 NOW = datetime(2026, 11, 22, 1, 2, 3, 456789, tzinfo=UTC)
@@ -478,7 +479,7 @@ async def test_both_spellings_are_read_and_repeats_share_their_event(bench: Benc
 async def test_one_application_is_enough_when_it_is_ours(bench: Bench) -> None:
     bench.says(ORDER)
     one = without(CALLBACK, "subAppid", "subOpenid", "appid", "openid") | {"appid": APP_ID, "openid": OPENID}
-    report = (await bench.called_back(one)).report
+    report = payment_in(await bench.called_back(one))
     assert (report.status, report.payer_id) == (ReportedStatus.SUCCESSFUL, OPENID)
     assert report.account_claims["sub_appid"] == APP_ID
     assert await bench.reason(without(one, "appid")) == "malformed"
@@ -598,7 +599,7 @@ async def test_a_disagreement_counts_as_nothing_and_shows_what_the_callback_said
     with capture_logs() as logs:
         other = await bench.called_back(CALLBACK | in_callback)
     assert [entry["event"] for entry in logs] == ["wechat.callback_disagrees"]
-    report = other.report
+    report = payment_in(other)
     assert (report.status, report.source, report.paid_at) == (ReportedStatus.PENDING, "notification", None)
     shown = {
         "total_fee": report.amount_fen,
@@ -621,7 +622,9 @@ async def test_a_disagreement_counts_as_nothing_and_shows_what_the_callback_said
 
 async def test_what_only_the_callback_says_is_compared_too(bench: Bench) -> None:
     bench.says(without(ORDER, "sub_appid", "sub_openid"))
-    report = (await bench.called_back(CALLBACK | {"subAppid": "wx00000000000000aa", "subOpenid": "oSomebody"})).report
+    report = payment_in(
+        await bench.called_back(CALLBACK | {"subAppid": "wx00000000000000aa", "subOpenid": "oSomebody"})
+    )
     assert report.status is ReportedStatus.SUCCESSFUL
     assert (report.payer_id, report.account_claims["sub_appid"]) == ("oSomebody", "wx00000000000000aa")
 

@@ -16,6 +16,7 @@ from app.providers.wechat.v2 import V2Dialect
 from app.providers.wechat.v2.account import V2Account
 from app.providers.wechat.v2.notifications import read_notice, read_payment_notification
 from app.providers.wechat.xml import BODY_LIMIT_BYTES
+from tests.providers.wechat.reports import payment_in
 from tests.providers.wechat.v2.merchant import (
     API_KEY,
     APP_ID,
@@ -87,7 +88,7 @@ def test_the_published_notice_is_understood_once_signed_with_our_key_and_refused
         "transaction_id": "1004400740201409030005092168",
     }  # fmt: skip
     ours = published.replace(b"B552ED6B279343CB493C5DD0D78AB241", wechat_sign(fields, "MD5").encode())
-    report = read(ours).report
+    report = payment_in(read(ours))
     assert (report.status, report.amount_fen, report.out_trade_no) == (ReportedStatus.SUCCESSFUL, 1, "1409811653")
     assert report.paid_at == datetime(2014, 9, 3, 5, 15, 40, tzinfo=UTC)
     # Whose it is, the caller compares.
@@ -96,7 +97,7 @@ def test_the_published_notice_is_understood_once_signed_with_our_key_and_refused
 
 def test_a_partners_notice_names_the_merchant_and_its_own_user() -> None:
     account = _opened("v2_partner")
-    report = read(signed(PARTNER_PAID), account).report
+    report = payment_in(read(signed(PARTNER_PAID), account))
     assert report.payer_id == "oSub"
     assert report.account_claims == {
         "appid": APP_ID,
@@ -105,7 +106,7 @@ def test_a_partners_notice_names_the_merchant_and_its_own_user() -> None:
         "sub_mch_id": SUB_MCH_ID,
     }
     assert all(report.account_claims[name] in expected for name, expected in account.expected_claims.items())
-    assert read(signed(PARTNER_PAID), _opened("v2_partner", sub_appid="")).report.payer_id == "oSp"
+    assert payment_in(read(signed(PARTNER_PAID), _opened("v2_partner", sub_appid=""))).payer_id == "oSp"
     assert reason(signed(PAID), account) == "malformed"
 
 
@@ -185,13 +186,13 @@ def test_a_signed_notice_that_cannot_be_understood_is_refused(changes: dict[str,
 
 def test_a_failed_attempt_is_no_failed_payment() -> None:
     failed = {name: text for name, text in PAID.items() if name not in ("transaction_id", "total_fee", "time_end")}
-    report = read(signed(failed | {"result_code": "FAIL", "err_code": "NOTENOUGH"})).report
+    report = payment_in(read(signed(failed | {"result_code": "FAIL", "err_code": "NOTENOUGH"})))
     assert (report.status, report.amount_fen, report.paid_at) == (ReportedStatus.PENDING, None, None)
 
 
 def test_a_currency_other_than_ours_reaches_the_caller() -> None:
-    assert read(signed(PAID | {"fee_type": "USD"})).report.currency == "USD"
-    assert read(signed(PAID | {"fee_type": ""})).report.currency == "CNY"
+    assert payment_in(read(signed(PAID | {"fee_type": "USD"}))).currency == "USD"
+    assert payment_in(read(signed(PAID | {"fee_type": ""}))).currency == "CNY"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_a_currency_other_than_ours_reaches_the_caller() -> None:
 )
 def test_a_time_that_cannot_be_read_loses_only_itself(text: str) -> None:
     with capture_logs() as logs:
-        report = read(signed(PAID | {"time_end": text})).report
+        report = payment_in(read(signed(PAID | {"time_end": text})))
     assert (report.status, report.paid_at) == (ReportedStatus.SUCCESSFUL, None)
     assert [entry["event"] for entry in logs] == ["wechat.unreadable_time"]
 

@@ -34,6 +34,7 @@ from app.providers.wechat.v3 import V3Dialect
 from app.sandbox.accounts import load_or_create_accounts
 from app.sandbox.main import run_in_process
 from tests.providers.scripted import ScriptedServer, answering, serving
+from tests.providers.wechat.reports import payment_in
 from tests.providers.wechat.v3.bench import UNUSED
 
 NUMBER = "SY20261122000001E2E"
@@ -181,7 +182,7 @@ async def test_a_payment_from_order_to_notification(shop: Shop, method: PaymentM
     await shop.control(f"/trades/{NUMBER}/pay")
     [notification] = await shop.notifications(1)
     queried = await shop.query()
-    for report in (notification.report, queried):
+    for report in (payment_in(notification), queried):
         assert (report.status, report.amount_fen, report.currency) == (ReportedStatus.SUCCESSFUL, 1990, "CNY")
         assert report.out_trade_no == NUMBER
         assert report.transaction_id is not None
@@ -192,7 +193,7 @@ async def test_a_payment_from_order_to_notification(shop: Shop, method: PaymentM
         claims, expected = report.account_claims, shop.account.expected_claims
         assert expected.keys() <= claims.keys()
         assert all(claims[name] in allowed for name, allowed in expected.items())
-    assert notification.report.transaction_id == queried.transaction_id
+    assert payment_in(notification).transaction_id == queried.transaction_id
     assert isinstance(await shop.close(), NotClosed)
     dialect = shop.account.dialect
     assert isinstance(dialect, V3Dialect)
