@@ -3,6 +3,7 @@
     part.py          what it adds to the sandbox; platform.py: what the ways to pay share
     accounts.py      merchants, keys and certificates
     trades.py        the orders and their states, whichever way they were made
+    refunds.py       their refunds
     desk.py          what a payer does, and the notices that follow
     v3*.py           APIv3, with signers.py (WeChat's keys, rotation, probes), signing.py and errors.py
     v2*.py           APIv2, with xml.py

@@ -1,8 +1,14 @@
 """Cloud pay: the keyless calls that a service running in WeChat's cloud makes, POST /_/pay/<action>, JSON both ways.
 
+    POST /_/pay/unifiedorder, unifiedOrder   wechat.cloud.unifiedorder
+    POST /_/pay/queryorder                   wechat.cloud.queryorder
+    POST /_/pay/closeorder                   wechat.cloud.closeorder
+    POST /_/pay/refund                       wechat.cloud.refund
+    POST /_/pay/queryrefund                  wechat.cloud.queryrefund
+
     cloud.py           the calls
     cloud_notices.py   the channel: callbacks, their acknowledgement, the client's paySign
-    cloud_control.py   /_control/wechat/cloud: where the container is
+    cloud_control.py   /_control/wechat/cloud: where the container is, what queryrefund leaves out
 
 An answer has three levels: `errcode` of the cloud, then `return_code` and `result_code` of APIv2 inside `respdata`. The
 merchant is a sub-merchant of WeChat's own. Which errcode a badly formed call gets is not documented; here it is one
@@ -23,15 +29,24 @@ from starlette.routing import BaseRoute, Route
 
 from app.sandbox.faults import Fault, FaultKind
 from app.sandbox.wechat.accounts import CLOUD_PLATFORM_APPID, Merchant
-from app.sandbox.wechat.cloud_control import CallbackAddress, is_base_url
+from app.sandbox.wechat.cloud_control import CallbackAddress, RefundLists, is_base_url
 from app.sandbox.wechat.cloud_notices import CloudChannel
 from app.sandbox.wechat.open_platform_apps import MINI_PROGRAM_APP_ID
 from app.sandbox.wechat.open_platform_json import read_json
 from app.sandbox.wechat.platform import WeChat
+from app.sandbox.wechat.refunds import RefundRefusal
 from app.sandbox.wechat.trades import STATE_WORDS, Credential, Order, Product, Trade, TradeRefusal
-from app.sandbox.wechat.v2_errors import NO_RELATION, BusinessRefusal, TransportRefusal, no_such_order, of_a_trade
+from app.sandbox.wechat.v2_errors import (
+    NO_RELATION,
+    BusinessRefusal,
+    TransportRefusal,
+    no_such_order,
+    of_a_refund,
+    of_a_trade,
+)
 from app.sandbox.wechat.v2_fields import check_form, expiry_of
 from app.sandbox.wechat.v2_notices import Fields, caller_fields, paid_fields
+from app.sandbox.wechat.v2_refunds import FoundRefunds, V2Refunds, fields_of, shared_fields
 from app.sandbox.wechat.v2_signing import MD5, client_parameters, sign
 from app.sandbox.wire import DroppedConnection, SilentConnection
 
@@ -60,6 +75,23 @@ _ORDER_NEEDS = (
     *("env_id", "callback_type", "container"),
 )
 _NUMBER_TYPES: Mapping[str, type] = dict.fromkeys(("sub_mch_id", "out_trade_no", "transaction_id", "nonce_str"), str)
+_REFUND_TEXTS = (
+    *("sub_mch_id", "sub_appid", "nonce_str", "out_trade_no", "transaction_id", "out_refund_no", "body"),
+    *("refund_desc", "refund_fee_type", "refund_account", "env_id"),
+)
+_REFUND_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(_REFUND_TEXTS, str),
+    **dict.fromkeys(("total_fee", "refund_fee", "callback_type"), int),
+    "container": dict,
+}
+_REFUND_NEEDS = ("sub_mch_id", "out_refund_no", "total_fee", "refund_fee", "env_id", "callback_type", "container")
+_REFUND_NUMBER_TYPES: Mapping[str, type] = {
+    **_NUMBER_TYPES,
+    **dict.fromkeys(("out_refund_no", "refund_id"), str),
+    "offset": int,
+}
+_NO_COUPONS = ("coupon_type_list", "coupon_refund_id_list", "coupon_refund_fee_list")
+_NO_COUPONS_OF_MANY = ("coupon_type_array", "coupon_refund_id_array", "coupon_refund_fee_array")
 _CONTAINER_TYPES: Mapping[str, type] = {"service": str, "path": str}
 _KNOWN_TO_THE_ORDER = frozenset(
     {"body", "out_trade_no", "total_fee", "openid", "attach", "time_expire", "sub_mch_id", "sub_appid", "nonce_str"}
@@ -97,13 +129,16 @@ class _Endpoint:
 def routes(wechat: WeChat) -> list[BaseRoute]:
     """The container is the service this machine serves: at PUBLIC_URL, or where `make run` puts it."""
     address = CallbackAddress(os.environ.get("PUBLIC_URL") or DEFAULT_CALLBACK_BASE_URL)
-    wechat.resets.append(address.reset)
-    return [*CloudGateway(wechat, address).routes(), *address.routes()]
+    lists = RefundLists()
+    wechat.resets.extend((address.reset, lists.reset))
+    return [*CloudGateway(wechat, address, lists).routes(), *address.routes(), *lists.routes()]
 
 
 class CloudGateway:
-    def __init__(self, wechat: WeChat, address: CallbackAddress) -> None:
+    def __init__(self, wechat: WeChat, address: CallbackAddress, lists: RefundLists) -> None:
         self._wechat = wechat
+        self._refunds = V2Refunds(wechat)
+        self._lists = lists
         self._ground = wechat.ground
         self._channel = CloudChannel(platform_key=secrets.token_hex(16), address=address)
 
@@ -114,6 +149,10 @@ class CloudGateway:
             "unifiedOrder": order,  # the documents write both
             "queryorder": _Endpoint("wechat.cloud.queryorder", _NUMBER_TYPES, ("sub_mch_id",), self._queryorder),
             "closeorder": _Endpoint("wechat.cloud.closeorder", _NUMBER_TYPES, ("sub_mch_id",), self._closeorder),
+            "refund": _Endpoint("wechat.cloud.refund", _REFUND_TYPES, _REFUND_NEEDS, self._refund),
+            "queryrefund": _Endpoint(
+                "wechat.cloud.queryrefund", _REFUND_NUMBER_TYPES, ("sub_mch_id",), self._queryrefund
+            ),
         }
         return [Route(f"/_/pay/{action}", self._served(each), methods=["POST"]) for action, each in endpoints.items()]
 
@@ -125,8 +164,7 @@ class CloudGateway:
                 self._ground.calls.record(endpoint.name, "")
                 return Response(status_code=400)
             body = await _read(request)
-            number = body.get("out_trade_no", "") if isinstance(body, dict) else ""
-            number = number if isinstance(number, str) else ""
+            number = self._wechat.order_named_in(body) if isinstance(body, dict) else ""
             self._ground.calls.record(endpoint.name, number)
             fault = self._ground.faults.take(endpoint.name, number)
             base_url = request.headers.get(CALLBACK_BASE_HEADER, "")
@@ -183,6 +221,8 @@ class CloudGateway:
             return endpoint.work(call)
         except TradeRefusal as refused:
             raise of_a_trade(refused) from refused
+        except RefundRefusal as refused:
+            raise of_a_refund(refused) from refused
 
     def _merchant(self, fields: Mapping[str, Any]) -> Merchant:
         merchant = self._wechat.merchants.find_cloud(fields["sub_mch_id"])
@@ -254,6 +294,16 @@ class CloudGateway:
         self._wechat.book.close(self._find(call))
         return {"result_msg": "OK"}
 
+    def _refund(self, call: _Call) -> dict[str, Any]:
+        _check_container(call)
+        place = call.callback_base_url + call.fields["container"]["path"]
+        answer: dict[str, Any] = {name: [] for name in _NO_COUPONS}
+        return answer | self._refunds.create(call.merchant, call.fields, place)
+
+    def _queryrefund(self, call: _Call) -> dict[str, Any]:
+        found = self._refunds.find(call.merchant, call.fields)
+        return shared_fields(found) | _lists(found, empty=self._lists.empty)
+
     def _find(self, call: _Call) -> Trade:
         numbers = {name: call.fields.get(name, "") for name in ("out_trade_no", "transaction_id")}
         if not any(numbers.values()):
@@ -262,6 +312,16 @@ class CloudGateway:
         if trade is None:
             raise no_such_order()
         return trade
+
+
+def _lists(found: FoundRefunds, *, empty: bool) -> dict[str, list[Any]]:
+    """What APIv2 numbers stands in lists here, one entry a refund; one of them is not called a list."""
+    rows = [fields_of(refund) for refund in found.refunds]
+    lists = {
+        name if name == "refund_channel" else f"{name}_list": [] if empty else [row[name] for row in rows]
+        for name in rows[0]
+    }
+    return lists | {name: [] for name in _NO_COUPONS_OF_MANY}
 
 
 # Reading.

@@ -7,6 +7,8 @@ DELETE /_control/wechat/merchants/{mchid}/certificates/{serial}    publish it no
 POST   /_control/wechat/merchants/{mchid}/signing   {"key": "certificate"|"public_key"|"alternating", "serial"?}
 POST   /_control/wechat/trades/{out_trade_no}/probe {"follow"?}    a signature probe, then the true notice if asked
 POST   /_control/wechat/skew                        {"seconds"}    how wrong WeChat's own clock is
+POST   /_control/wechat/refunds/{out_refund_no}/notify {"fields"?, "break_signature"?}   a settled refund's notice once
+       more, under an id of its own, in which `fields` (by the channel's names) stand instead of the truth
 """
 
 import asyncio
@@ -19,11 +21,11 @@ from starlette.routing import Route
 
 from app.sandbox.deliveries import Notice
 from app.sandbox.desks import Payment
-from app.sandbox.options import ControlError, control_route, flag_of, read_options, seconds_of, text_of
+from app.sandbox.options import ControlError, control_route, flag_of, read_options, seconds_of, text_of, wrong_type
 from app.sandbox.wechat.accounts import Merchant
 from app.sandbox.wechat.platform import WeChat
 from app.sandbox.wechat.signers import KeyKind, KeyUnknown, Signers
-from app.sandbox.wechat.trades import Trade
+from app.sandbox.wechat.trades import Refund, Telling, Trade
 from app.sandbox.wechat.v3_notices import V3Channel
 
 MAX_SKEW_S = 86400
@@ -45,6 +47,7 @@ class WechatControl:
             control_route(f"{merchant}/signing", self._choose, "POST"),
             control_route(f"{base}/trades/{{out_trade_no}}/probe", self._probe, "POST"),
             control_route(f"{base}/skew", self._skew, "POST"),
+            control_route(f"{base}/refunds/{{out_refund_no}}/notify", self._notify_refund, "POST"),
         ]
 
     async def _list(self, _request: Request) -> Response:
@@ -119,6 +122,16 @@ class WechatControl:
         self._signers.skew = timedelta(seconds=seconds)
         return JSONResponse({"skew_s": seconds})
 
+    async def _notify_refund(self, request: Request) -> Response:
+        refund = self._refund(request)
+        options = await read_options(request, {"fields", "break_signature"})
+        fields = options.get("fields", {})
+        if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+            raise wrong_type("fields", "an object of texts")
+        told = Telling(overrides=fields, break_signature=flag_of(options, "break_signature", default=False))
+        notices = await self._wechat.desk.tell_refund(refund, told)
+        return JSONResponse({"notifications": [notice.described() for notice in notices]})
+
     def _answer(self, merchant: Merchant, *, status: int = 200) -> Response:
         return JSONResponse({"merchant": self._signers.described(merchant)}, status_code=status)
 
@@ -136,6 +149,15 @@ class WechatControl:
         if len(found) != 1:
             message = f"{len(found)} WeChat orders have the number {number}"
             raise ControlError(404, "TRADE_UNKNOWN", message, "order first; add ?seller_id= where several have it")
+        return found[0]
+
+    def _refund(self, request: Request) -> Refund:
+        number = request.path_params["out_refund_no"]
+        trades = self._wechat.desk.listed(out_trade_no=request.query_params.get("out_trade_no"))
+        found = [refund for trade in trades for refund in trade.refunds if refund.wish.out_refund_no == number]
+        if len(found) != 1:
+            message = f"{len(found)} WeChat refunds have the number {number}"
+            raise ControlError(404, "REFUND_UNKNOWN", message, "refund first; add ?out_trade_no= where several have it")
         return found[0]
 
 

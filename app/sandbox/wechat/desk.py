@@ -1,18 +1,32 @@
 """What happens at the payer's end of a WeChat order: paying in all the ways that test a merchant, and the notices.
 
-The payer's page and /_control both come here.
+The payer's page and /_control both come here. So do refunds, asked for through whichever channel: each one that is
+settled sends a notice to where it asked for, whatever became of it.
 """
 
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+from app.sandbox.clock import SandboxClock
 from app.sandbox.deliveries import Deliveries, Notice
-from app.sandbox.desks import DeskRefusal, Payment
+from app.sandbox.desks import DeskRefusal, Payment, RefundPolicy, RefundState
 from app.sandbox.desks import TradeState as NeutralState
 from app.sandbox.wechat.accounts import PROVIDER
-from app.sandbox.wechat.trades import Reason, Trade, TradeBook, TradeRefusal, TradeState
+from app.sandbox.wechat.refunds import RefundBook
+from app.sandbox.wechat.trades import (
+    THE_TRUTH,
+    Reason,
+    Refund,
+    RefundWish,
+    Telling,
+    Trade,
+    TradeBook,
+    TradeRefusal,
+    TradeState,
+)
 
 NOTICE_TIMEOUT_S = 5.0
 
@@ -27,6 +41,7 @@ _REFUSALS = {
 STATES = {
     TradeState.NOTPAY: NeutralState.UNPAID,
     TradeState.SUCCESS: NeutralState.PAID,
+    TradeState.REFUND: NeutralState.PAID,
     TradeState.CLOSED: NeutralState.CLOSED,
 }
 
@@ -45,9 +60,13 @@ class Desk:
     provider = PROVIDER
     default_failure = "零钱余额不足"
 
-    def __init__(self, book: TradeBook, deliveries: Deliveries, public_url: str) -> None:
+    def __init__(
+        self, book: TradeBook, refunds: RefundBook, deliveries: Deliveries, clock: SandboxClock, public_url: str
+    ) -> None:
         self._book = book
+        self._refunds = refunds
         self._deliveries = deliveries
+        self._clock = clock
         self._public_url = public_url
 
     def find(self, out_trade_no: str, seller_id: str | None = None) -> list[Trade]:
@@ -106,6 +125,96 @@ class Desk:
         await self._deliveries.publish(notice, copies=copies, wait=payment.wait)
         return notice
 
+    # Refunds.
+
+    def set_refund_policy(self, policy: RefundPolicy) -> None:
+        """WeChat tells of every refund, so `notify_full` changes nothing here."""
+        self._refunds.policy = policy
+
+    def refund(self, trade: Trade, wish: RefundWish) -> Refund:
+        """The refund as the call that asks for it is answered: in process, when it is a new one. Raises RefundRefusal.
+
+        What is to settle at once is settled when this returns.
+        """
+        refund, is_new = self._refunds.ask(trade, wish)
+        answered = replace(refund)
+        if is_new and refund.settles_at is not None:
+            if refund.settles_at <= self._clock.now():
+                self._refunds.settle(refund, refund.settles_as)
+                self._deliveries.call_at(refund.settles_at, lambda: self._tell_settled(refund))
+            else:
+                self._deliveries.call_at(refund.settles_at, lambda: self._settle_when_due(refund))
+        return answered
+
+    async def settle_refund(self, trade: Trade, out_refund_no: str, state: RefundState) -> list[Notice]:
+        """Settle a refund that is held, or that was abnormal. Raises DeskRefusal for any other."""
+        refund = next(each for each in trade.refunds if each.wish.out_refund_no == out_refund_no)
+        is_held = refund.state is RefundState.PROCESSING and refund.settles_at is None
+        if not is_held and (refund.state is not RefundState.ABNORMAL or state is RefundState.ABNORMAL):
+            waits = refund.state is RefundState.PROCESSING
+            message = f"refund {out_refund_no} " + ("settles on the clock" if waits else f"is {refund.state} already")
+            fix = 'POST /_control/refunds/policy {"settle": "hold"} holds those that are asked for afterwards'
+            raise DeskRefusal("REFUND_NOT_HELD", message, fix)
+        self._refunds.settle(refund, state)
+        return await self.tell_refund(refund)
+
+    async def tell_refund(self, refund: Refund, told: Telling = THE_TRUTH) -> list[Notice]:
+        """Send the notice of a settled refund as it is now; none without somewhere to send it. Raises DeskRefusal."""
+        notice = self._refund_notice(refund, told)
+        if notice is None:
+            return []
+        refund.trade.notify_ids.append(notice.notify_id)
+        await self._deliveries.publish(notice)
+        return [notice]
+
+    async def _settle_when_due(self, refund: Refund) -> None:
+        self._refunds.settle(refund, refund.settles_as)
+        await self._tell_settled(refund)
+
+    async def _tell_settled(self, refund: Refund) -> None:
+        await self.tell_refund(refund)
+
+    def _refund_notice(self, refund: Refund, told: Telling) -> Notice | None:
+        if refund.state is RefundState.PROCESSING:
+            raise DeskRefusal("REFUND_PROCESSING", "WeChat tells nothing of a refund in process", "settle it first")
+        trade, channel, notify_id = refund.trade, refund.trade.order.channel, str(uuid.uuid4())
+        if not channel.refund_notify_url(refund):
+            return None
+        channel.check_refund(told)
+        then = replace(refund)  # a repeat says what was true then
+        return Notice(
+            notify_id=notify_id,
+            provider=PROVIDER,
+            out_trade_no=trade.out_trade_no,
+            url=channel.refund_notify_url(refund),
+            gaps=channel.retry_gaps,
+            compose=lambda sent_at: channel.compose_refund(then, told, notify_id, sent_at),
+            is_acknowledged=channel.is_acknowledged,
+            summary={
+                "channel": channel.name,
+                "out_refund_no": refund.wish.out_refund_no,
+                "refund_status": refund.state.value,
+                "amount": yuan(refund.wish.amount_fen),
+            },
+            timeout_s=NOTICE_TIMEOUT_S,
+        )
+
+    def refunds_of(self, trade: Trade) -> list[dict[str, Any]]:
+        return [
+            {
+                "out_refund_no": refund.wish.out_refund_no,
+                "refund_id": refund.refund_id,
+                "amount_fen": refund.wish.amount_fen,
+                "status": refund.state.value,
+                "reason": refund.wish.reason or None,
+                "created_at": refund.created_at.isoformat(),
+                "refunded_at": refund.refunded_at.isoformat() if refund.refunded_at else None,
+            }
+            for refund in trade.refunds
+        ]
+
+    # What is shown.
+
     def notices_of(self, trade: Trade) -> list[Notice]:
         found = (self._deliveries.find(notify_id) for notify_id in trade.notify_ids)
         return [notice for notice in found if notice is not None]
@@ -152,6 +261,7 @@ class Desk:
 
     def reset(self) -> None:
         self._book.reset()
+        self._refunds.reset()
 
 
 def yuan(fen: int) -> str:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from app.sandbox.cashier import Scenario, alert, button, button_sections, notices_section, summary
+from app.sandbox.cashier import Scenario, alert, button, button_sections, notices_section, refunds_section, summary
 from app.sandbox.desks import DeskRefusal, Payment
 from app.sandbox.markup import Markup, fill, joined
 from app.sandbox.pages import fragment, framed, live
@@ -186,7 +186,8 @@ class PayerPages:
 
     def _live_part(self, trade: Trade, back: Mapping[str, str]) -> Markup:
         notices = notices_section(self._desk.notices_of(trade))
-        return joined([_summary(trade), _buttons(trade, back), _link_back(trade, back), notices])
+        refunds = refunds_section(self._desk.refunds_of(trade))
+        return joined([_summary(trade), _buttons(trade, back), _link_back(trade, back), refunds, notices])
 
 
 def _summary(trade: Trade) -> Markup:

@@ -1,16 +1,17 @@
 """The orders WeChat knows, whichever way they were made, and the only ways their state changes.
 
-    NOTPAY ── pays ──► SUCCESS
+    NOTPAY ── pays ──► SUCCESS ── a refund begins ──► REFUND
        └── closed or expired ──► CLOSED
 
 A failed attempt stays NOTPAY. A late payment, asked for by name, also leads from CLOSED to SUCCESS. Expiry is applied
 whenever an order is looked at. An order is payable through the credentials it was given: a `prepay_id` and a `code_url`
-for two hours, an `h5_url` for five minutes; ordering again with the same parameters gives a new one.
+for two hours, an `h5_url` for five minutes; ordering again with the same parameters gives a new one. An order in REFUND
+stays paid and stays in REFUND, whatever becomes of its refunds: those stand in refunds.py.
 """
 
 import secrets
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,7 +19,7 @@ from typing import Protocol
 
 from app.sandbox.clock import SandboxClock, format_beijing
 from app.sandbox.deliveries import Message
-from app.sandbox.desks import Payment
+from app.sandbox.desks import Payment, RefundState
 from app.sandbox.wechat.accounts import Merchant
 
 CREDENTIAL_LIFE = timedelta(hours=2)
@@ -32,12 +33,14 @@ URL_SAFE = string.ascii_letters + string.digits
 class TradeState(StrEnum):
     NOTPAY = "NOTPAY"
     SUCCESS = "SUCCESS"
+    REFUND = "REFUND"
     CLOSED = "CLOSED"
 
 
 STATE_WORDS = {
     TradeState.NOTPAY: "订单未支付",
     TradeState.SUCCESS: "支付成功",
+    TradeState.REFUND: "订单发生过退款，退款详情请查询退款单",
     TradeState.CLOSED: "订单已关闭",
 }
 
@@ -101,6 +104,18 @@ class Channel(Protocol):
         """One send of the notice of a paid order. `payment` says what in it is not the truth."""
         ...
 
+    def refund_notify_url(self, refund: "Refund") -> str:
+        """Where the refund's notices go; an empty text when it has nowhere to go."""
+        ...
+
+    def check_refund(self, told: "Telling") -> None:
+        """Raises DeskRefusal when a refund's notice cannot be written the way `told` asks for."""
+        ...
+
+    def compose_refund(self, refund: "Refund", told: "Telling", notify_id: str, sent_at: datetime) -> Message:
+        """One send of the notice of a refund that was settled."""
+        ...
+
     def is_acknowledged(self, status: int, body: bytes) -> bool: ...
 
     def is_signed(self, trade: "Trade", call: ClientCall) -> bool:
@@ -148,10 +163,16 @@ class Trade:
     notify_ids: list[str] = field(default_factory=list)
     credentials: list["Credential"] = field(default_factory=list)
     payer: "Payer | None" = None
+    refunds: list["Refund"] = field(default_factory=list)
 
     @property
     def is_paid(self) -> bool:
-        return self.state is TradeState.SUCCESS
+        return self.state in (TradeState.SUCCESS, TradeState.REFUND)
+
+    @property
+    def taken_back_fen(self) -> int:
+        """What is refunded, in process or waits for the merchant: all that cannot be given back once more."""
+        return sum(refund.wish.amount_fen for refund in self.refunds if refund.state is not RefundState.FAILED)
 
     @property
     def client_appid(self) -> str:
@@ -189,6 +210,53 @@ class Credential:
     def expires_at(self) -> datetime:
         life = H5_URL_LIFE if self.trade.order.product is Product.H5 else CREDENTIAL_LIFE
         return self.issued_at + life
+
+
+@dataclass(frozen=True, slots=True)
+class RefundWish:
+    """What the merchant asked for. `funds` is the account the money shall come from, in the channel's own words, and
+    `sources` its shares by account; both are empty when the merchant leaves that to WeChat.
+    """
+
+    out_refund_no: str
+    amount_fen: int
+    total_fen: int
+    reason: str = ""
+    notify_url: str = ""
+    funds: str = ""
+    sources: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(slots=True)
+class Refund:
+    """`refund_id` is WeChat's number. `settles_at` is None for one that is held until somebody settles it."""
+
+    trade: Trade
+    wish: RefundWish
+    refund_id: str
+    created_at: datetime
+    settles_at: datetime | None
+    settles_as: RefundState
+    state: RefundState = RefundState.PROCESSING
+    settled_at: datetime | None = None
+
+    @property
+    def refunded_at(self) -> datetime | None:
+        """When the payer got the money; None while he has not."""
+        return self.settled_at if self.state is RefundState.REFUNDED else None
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What a refund's notice says instead of the truth: `overrides` by the channel's own names, `envelope.` before
+    those of what surrounds the encrypted part. With `break_signature` nobody can take it for WeChat's.
+    """
+
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    break_signature: bool = False
+
+
+THE_TRUTH = Telling()
 
 
 class TradeBook:
@@ -269,6 +337,11 @@ class TradeBook:
         else:
             trade = self._by_number.get((seller_id, out_trade_no))
         return self._seen(trade)
+
+    def number_of(self, transaction_id: str) -> str:
+        """The merchant's number of the order with this number of WeChat's; an empty text when there is none."""
+        trades = (trade for (_, known), trade in self._by_transaction_id.items() if known == transaction_id)
+        return next((trade.out_trade_no for trade in trades), "")
 
     def find_by_token(self, token: str) -> Trade | None:
         return self._seen(self._by_token.get(token))

@@ -1,10 +1,17 @@
-"""APIv2 at WeChat's own paths: POST /pay/unifiedorder, /pay/orderquery, /pay/closeorder; XML, HTTP 200 always.
+"""APIv2 at WeChat's own paths: XML, HTTP 200 always.
 
-    v2.py          the calls: faults, who calls, what is done, answers
+    POST /pay/unifiedorder   wechat.v2.unifiedorder
+    POST /pay/orderquery     wechat.v2.orderquery
+    POST /pay/closeorder     wechat.v2.closeorder
+    POST /secapi/pay/refund  wechat.v2.refund          without the client certificate it demands, see v2_refunds.py
+    POST /pay/refundquery    wechat.v2.refundquery
+
+    v2.py          the calls: faults, who calls, what is done with orders, answers
+    v2_refunds.py  what is done with refunds
     v2_fields.py   the documented fields and what they may hold
     v2_notices.py  the channel: notices, their acknowledgement, the client's paySign
     v2_control.py  /_control/wechat/notices: a notice with any body
-    v2_signing.py  MD5 and HMAC-SHA256
+    v2_signing.py  MD5 and HMAC-SHA256, and the cipher of refund notices
     v2_errors.py   the two levels of refusal
     xml.py         reading and writing
 
@@ -24,6 +31,7 @@ from starlette.routing import BaseRoute, Route
 from app.sandbox.faults import Fault, FaultKind
 from app.sandbox.wechat.accounts import Merchant
 from app.sandbox.wechat.platform import WeChat
+from app.sandbox.wechat.refunds import RefundRefusal
 from app.sandbox.wechat.trades import STATE_WORDS, Order, Product, Trade, TradeRefusal
 from app.sandbox.wechat.v2_control import V2Control
 from app.sandbox.wechat.v2_errors import (
@@ -34,6 +42,7 @@ from app.sandbox.wechat.v2_errors import (
     TransportRefusal,
     missing,
     no_such_order,
+    of_a_refund,
     of_a_trade,
 )
 from app.sandbox.wechat.v2_fields import (
@@ -42,11 +51,14 @@ from app.sandbox.wechat.v2_fields import (
     ORDER,
     ORDER_NEEDS,
     QUERY,
+    REFUND,
+    REFUND_QUERY,
     check_form,
     check_present,
     expiry_of,
 )
 from app.sandbox.wechat.v2_notices import Fields, V2Channel, caller_fields, paid_fields
+from app.sandbox.wechat.v2_refunds import V2Refunds, numbered
 from app.sandbox.wechat.v2_signing import HMAC_LENGTH, HMAC_SHA256, MD5, SIGN_TYPES, is_signed, sign
 from app.sandbox.wechat.xml import MAX_BYTES, NotUtf8, XmlRefused, read_xml, write_xml
 from app.sandbox.wire import DroppedConnection, SilentConnection
@@ -78,12 +90,15 @@ class V2Gateway:
     def __init__(self, wechat: WeChat) -> None:
         self._wechat = wechat
         self._ground = wechat.ground
+        self._refunds = V2Refunds(wechat)
 
     def routes(self) -> list[BaseRoute]:
         endpoints = {
             "/pay/unifiedorder": _Endpoint("wechat.v2.unifiedorder", CALLER | ORDER, self._unifiedorder),
             "/pay/orderquery": _Endpoint("wechat.v2.orderquery", CALLER | QUERY, self._orderquery),
             "/pay/closeorder": _Endpoint("wechat.v2.closeorder", CALLER | CLOSE, self._closeorder),
+            "/secapi/pay/refund": _Endpoint("wechat.v2.refund", CALLER | REFUND, self._refund),
+            "/pay/refundquery": _Endpoint("wechat.v2.refundquery", CALLER | REFUND_QUERY, self._refundquery),
         }
         return [Route(path, self._served(endpoint), methods=["GET", "POST"]) for path, endpoint in endpoints.items()]
 
@@ -94,7 +109,7 @@ class V2Gateway:
             except TransportRefusal as refusal:
                 self._ground.calls.record(endpoint.name, "")
                 return _refused_unsigned(refusal)
-            number = fields.get("out_trade_no", "")
+            number = self._wechat.order_named_in(fields)
             self._ground.calls.record(endpoint.name, number)
             fault = self._ground.faults.take(endpoint.name, number)
             return self._worked(endpoint, fields) if fault is None else await self._go_wrong(endpoint, fields, fault)
@@ -148,6 +163,8 @@ class V2Gateway:
             return endpoint.work(call)
         except TradeRefusal as refused:
             raise of_a_trade(refused) from refused
+        except RefundRefusal as refused:
+            raise of_a_refund(refused) from refused
 
     # Who calls.
 
@@ -251,6 +268,13 @@ class V2Gateway:
         check_present(call.fields, "out_trade_no")
         self._wechat.book.close(self._find(call))
         return {"result_msg": "OK"}
+
+    def _refund(self, call: _Call) -> Fields:
+        answer: Fields = {"refund_channel": ""}
+        return answer | self._refunds.create(call.merchant, call.fields, call.fields.get("notify_url", ""))
+
+    def _refundquery(self, call: _Call) -> Fields:
+        return numbered(self._refunds.find(call.merchant, call.fields))
 
     def _find(self, call: _Call) -> Trade:
         """The caller's order of APIv2. Raises BusinessRefusal ORDERNOTEXIST."""

@@ -6,6 +6,7 @@
 The cloud calls wrap the same two.
 """
 
+from app.sandbox.wechat.refunds import MAX_REFUNDS, RefundReason, RefundRefusal
 from app.sandbox.wechat.trades import Reason, TradeRefusal
 
 
@@ -37,9 +38,29 @@ _OF_A_TRADE = {
     Reason.NUMBER_USED: ("OUT_TRADE_NO_USED", "商户订单号重复"),
 }
 
+# Codes of the documentation, in the words and on the level that merchants report them. For a number that belongs to a
+# refund of another order neither is known.
+_DISCORDANT = ("REFUND_FEE_MISMATCH", "订单金额或退款金额与之前请求不一致，请核实后再试")
+_OF_A_REFUND = {
+    RefundReason.UNPAID: ("ORDERNOTEXIST", "订单号不存在"),
+    RefundReason.TOO_OLD: ("TRADE_OVERDUE", "订单已经超过退款期限"),
+    RefundReason.WRONG_TOTAL: _DISCORDANT,
+    RefundReason.OTHER_AMOUNT: _DISCORDANT,
+    RefundReason.ABOVE_REST: ("INVALID_REQUEST", "refund_fee大于可退金额"),
+    RefundReason.REFUNDED_IN_FULL: ("ERROR", "订单已全额退款"),
+    RefundReason.TOO_MANY: ("ERROR", f"每个支付订单的部分退款次数不能超过{MAX_REFUNDS}次"),
+    RefundReason.OTHER_ORDER: ("ERROR", "商户退款单号已用于其他订单"),
+}
+
 
 def of_a_trade(refusal: TradeRefusal) -> BusinessRefusal:
     return BusinessRefusal(*_OF_A_TRADE[refusal.reason])
+
+
+def of_a_refund(refusal: RefundRefusal) -> BusinessRefusal | TransportRefusal:
+    if refusal.reason is RefundReason.ABOVE_TOTAL:
+        return TransportRefusal("invalid refund_fee")
+    return BusinessRefusal(*_OF_A_REFUND[refusal.reason])
 
 
 def no_such_order() -> BusinessRefusal:

@@ -1,7 +1,7 @@
 """What each field of an APIv2 call may hold; the cloud calls keep the same rules for the fields they share.
 
 A field outside the documentation is refused. Lengths count characters. Source: pay.weixin.qq.com/wiki/doc/api
-chapters 9_1, 9_2, 9_3, 4_2, read 2026-09.
+chapters 9_1 to 9_5, 4_2, read 2026-09.
 """
 
 import ipaddress
@@ -19,6 +19,9 @@ MIN_EXPIRY = timedelta(minutes=1)
 COMPACT_FORMAT = "%Y%m%d%H%M%S"
 
 _OUT_TRADE_NO = re.compile(r"[A-Za-z0-9_|*-]{6,32}")
+_OUT_REFUND_NO = re.compile(r"[A-Za-z0-9_|*@-]{1,64}")
+_REFUND_ID = re.compile(r"[0-9]{28,32}")
+_OFFSET = re.compile(r"0|[1-9][0-9]{0,2}")
 _TRANSACTION_ID = re.compile(r"[0-9]{28}")
 _APPID = re.compile(r"wx[0-9a-f]{16}")
 _DIGITS = re.compile(r"[0-9]{8,10}")
@@ -129,13 +132,33 @@ RULES: Mapping[str, Rule] = {
     "receipt": _one_of("Y"),
     "profit_sharing": _one_of("Y", "N"),
     "scene_info": (_is_scene, "必须是带 h5_info 的 JSON"),
+    "out_refund_no": _matching(_OUT_REFUND_NO, "只能是 1 到 64 位数字、字母与 _-|*@"),
+    "refund_id": _matching(_REFUND_ID, "不是微信退款单号"),
+    "refund_fee": (_is_total, "必须是正整数，单位为分"),
+    "refund_fee_type": _one_of("CNY"),
+    "refund_desc": _text(80),
+    "refund_account": _one_of("REFUND_SOURCE_UNSETTLED_FUNDS", "REFUND_SOURCE_RECHARGE_FUNDS"),
+    "offset": _matching(_OFFSET, "必须是非负整数"),
 }
 
 CALLER = frozenset({"appid", "mch_id", "sub_appid", "sub_mch_id", "nonce_str", "sign", "sign_type"})
-ORDER = frozenset(RULES) - CALLER - {"transaction_id"}
+ORDER = frozenset(
+    {
+        *("device_info", "body", "detail", "attach", "out_trade_no", "fee_type", "total_fee", "spbill_create_ip"),
+        *("time_start", "time_expire", "goods_tag", "notify_url", "trade_type", "product_id", "limit_pay", "openid"),
+        *("sub_openid", "receipt", "profit_sharing", "scene_info"),
+    }
+)
 ORDER_NEEDS = ("body", "out_trade_no", "total_fee", "spbill_create_ip", "notify_url", "trade_type")
 QUERY = frozenset({"transaction_id", "out_trade_no"})
 CLOSE = frozenset({"out_trade_no"})
+REFUND = frozenset(
+    {
+        *("transaction_id", "out_trade_no", "out_refund_no", "total_fee", "refund_fee", "refund_fee_type"),
+        *("refund_desc", "refund_account", "notify_url"),
+    }
+)
+REFUND_QUERY = frozenset({"transaction_id", "out_trade_no", "out_refund_no", "refund_id", "offset"})
 
 
 def check_form(fields: Mapping[str, str], allowed: frozenset[str]) -> None:

@@ -1,23 +1,28 @@
-"""How an order made through APIv2 is told to have been paid: signed XML, acknowledged by XML, sixteen sends in a day.
+"""How APIv2 tells that an order was paid or a refund settled: XML, acknowledged by XML, sixteen sends in a day.
 
-Source: pay.weixin.qq.com/wiki/doc/api/jsapi.php?chapter=9_7, read 2026-09.
+The notice of a payment is signed. That of a refund is not: all it says is encrypted in `req_info`.
+Source: pay.weixin.qq.com/wiki/doc/api/jsapi.php?chapter=9_7 and 9_16, read 2026-09.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
+from app.sandbox.clock import format_beijing
 from app.sandbox.deliveries import Message
 from app.sandbox.desks import DeskRefusal, Payment
-from app.sandbox.wechat.trades import ClientCall, Trade
+from app.sandbox.wechat.trades import ClientCall, Refund, Telling, Trade
 from app.sandbox.wechat.v2_fields import format_compact
-from app.sandbox.wechat.v2_signing import HMAC_SHA256, is_client_signed, sign
+from app.sandbox.wechat.v2_refunds import DEFAULT_ACCOUNT, RECEIVED_BY, STATUSES
+from app.sandbox.wechat.v2_signing import HMAC_SHA256, encrypted, is_client_signed, sign
 from app.sandbox.wechat.xml import XmlRefused, is_writable, read_xml, write_xml
 
 RETRY_GAPS = tuple(
     timedelta(seconds=seconds)
     for seconds in (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 10800, 10800, 10800, 21600, 21600)
 )
+ENVELOPE = "envelope."
 
 Fields = dict[str, str | int]
 
@@ -36,10 +41,8 @@ class V2Channel:
     def check(self, payment: Payment) -> None:
         """Raises DeskRefusal for an amount, a name or a text that no XML notice can carry."""
         fen_of(payment)
-        told = {**payment.overrides, "app_id": payment.app_id, "seller_id": payment.seller_id, "payer": payment.payer}
-        for name, text in told.items():
-            if not is_writable(name, text or ""):
-                raise DeskRefusal("FIELD_INVALID", f"{name} 不能写进 XML", "leave out control characters and odd names")
+        told = {"app_id": payment.app_id, "seller_id": payment.seller_id, "payer": payment.payer}
+        _check_writable({**payment.overrides, **{name: text or "" for name, text in told.items()}})
 
     def compose(self, trade: Trade, payment: Payment, notify_id: str, sent_at: datetime) -> Message:
         fields = {
@@ -51,6 +54,28 @@ class V2Channel:
         fields["sign"] = sign(fields, key[::-1] if payment.break_signature else key, self.sign_type)
         return Message(headers={"content-type": "text/xml; charset=utf-8"}, body=write_xml(fields))
 
+    def refund_notify_url(self, refund: Refund) -> str:
+        return refund.wish.notify_url
+
+    def check_refund(self, told: Telling) -> None:
+        """Raises DeskRefusal for a name or a text that no XML notice can carry."""
+        for part in _parted(told):
+            _check_writable(part)
+
+    def compose_refund(self, refund: Refund, told: Telling, notify_id: str, sent_at: datetime) -> Message:
+        """With a broken signature, of which there is none here, it is encrypted with another key."""
+        outside, inside = _parted(told)
+        key = refund.trade.merchant.api_key
+        plaintext = write_xml({**settled_fields(refund), **inside}, root="root")
+        fields: Fields = {
+            "return_code": "SUCCESS",
+            **caller_fields(refund.trade),
+            "nonce_str": notify_id.replace("-", ""),
+            "req_info": encrypted(plaintext, key[::-1] if told.break_signature else key),
+            **outside,
+        }
+        return Message(headers={"content-type": "text/xml; charset=utf-8"}, body=write_xml(fields))
+
     def is_acknowledged(self, status: int, body: bytes) -> bool:
         """HTTP 200 and XML whose return_code is SUCCESS."""
         try:
@@ -60,6 +85,20 @@ class V2Channel:
 
     def is_signed(self, trade: Trade, call: ClientCall) -> bool:
         return call.sign_type == self.sign_type and is_client_signed(call, trade.merchant.api_key)
+
+
+def _parted(told: Telling) -> tuple[dict[str, str], dict[str, str]]:
+    """The overrides of what surrounds `req_info`, and of what is in it."""
+    overrides = told.overrides.items()
+    outside = {name.removeprefix(ENVELOPE): text for name, text in overrides if name.startswith(ENVELOPE)}
+    return outside, {name: text for name, text in overrides if not name.startswith(ENVELOPE)}
+
+
+def _check_writable(told: Mapping[str, str]) -> None:
+    """Raises DeskRefusal."""
+    for name, text in told.items():
+        if not is_writable(name, text):
+            raise DeskRefusal("FIELD_INVALID", f"{name} 不能写进 XML", "leave out control characters and odd names")
 
 
 def paid_fields(trade: Trade) -> Fields:
@@ -122,3 +161,24 @@ def told_otherwise(trade: Trade, payment: Payment) -> Fields:
 def _truth(trade: Trade, sign_type: str) -> Fields:
     fields: Fields = {"return_code": "SUCCESS", "result_code": "SUCCESS", **caller_fields(trade), **paid_fields(trade)}
     return fields | ({"sign_type": sign_type} if sign_type == HMAC_SHA256 else {})
+
+
+def settled_fields(refund: Refund) -> Fields:
+    """What the notice of a refund says: what `req_info` holds."""
+    trade = refund.trade
+    fields: Fields = {
+        "transaction_id": trade.transaction_id,
+        "out_trade_no": trade.out_trade_no,
+        "refund_id": refund.refund_id,
+        "out_refund_no": refund.wish.out_refund_no,
+        "total_fee": trade.order.total_fen,
+        "settlement_total_fee": trade.order.total_fen,
+        "refund_fee": refund.wish.amount_fen,
+        "settlement_refund_fee": refund.wish.amount_fen,
+        "refund_status": STATUSES[refund.state],
+        "refund_recv_accout": RECEIVED_BY,
+        "refund_account": refund.wish.funds or DEFAULT_ACCOUNT,
+        "refund_request_source": "API",
+        "cash_refund_fee": refund.wish.amount_fen,
+    }
+    return fields | ({"success_time": format_beijing(refund.refunded_at)} if refund.refunded_at else {})

@@ -1,13 +1,23 @@
-"""APIv2's signature, of messages and of what the client is given to pay with. Written for the sandbox alone.
+"""APIv2's signature, of messages and of what the client is given to pay with, and the cipher of its refund notices.
+
+Written for the sandbox alone.
 
 All parameters that are not empty, without `sign`, sorted by name, `k=v` joined with `&`, then `&key=` and the API key;
 MD5 of that, or HMAC-SHA256 under the same key; upper-case hex.
-Source: pay.weixin.qq.com/wiki/doc/api/jsapi.php?chapter=4_3 and 7_7, read 2026-09.
+The cipher is AES-256-ECB with PKCS#7 under the 32 characters of the API key's MD5 in lower-case hex: WeChat's choice,
+which hides nothing that repeats and protects nothing from change.
+Source: pay.weixin.qq.com/wiki/doc/api/jsapi.php?chapter=4_3, 7_7 and 9_16, read 2026-09.
 """
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
+
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import ECB
+from cryptography.hazmat.primitives.padding import PKCS7
 
 from app.sandbox.wechat.trades import ClientCall
 
@@ -27,6 +37,15 @@ def sign(fields: Mapping[str, str | int], key: str, sign_type: str) -> str:
 
 def is_signed(fields: Mapping[str, str], key: str, sign_type: str) -> bool:
     return hmac.compare_digest(sign(fields, key, sign_type).encode(), fields.get("sign", "").encode())
+
+
+def encrypted(plaintext: bytes, key: str) -> str:
+    """What stands in `req_info`, base64."""
+    digest = hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()
+    padder = PKCS7(128).padder()
+    padded = padder.update(plaintext) + padder.finalize()
+    encryptor = Cipher(AES256(digest.encode()), ECB()).encryptor()  # noqa: S305 - WeChat's choice, see the module
+    return base64.b64encode(encryptor.update(padded) + encryptor.finalize()).decode()
 
 
 def is_client_signed(call: ClientCall, key: str) -> bool:

@@ -3,8 +3,10 @@
     POST /v3/pay/transactions/{jsapi,native,h5}                              wechat.v3.prepay
     GET  /v3/pay/transactions/{id,out-trade-no}/{number}?mchid=              wechat.v3.query
     POST /v3/pay/transactions/out-trade-no/{out_trade_no}/close              wechat.v3.close
+    POST /v3/refund/domestic/refunds                                         wechat.v3.refund
+    GET  /v3/refund/domestic/refunds/{out_refund_no}                         wechat.v3.refund_query
     GET  /v3/certificates                                                    wechat.v3.certificates
-    … and the same under /v3/pay/partner/transactions for a service provider
+    … and payments the same under /v3/pay/partner/transactions for a service provider, whose refunds name `sub_mchid`
 
 An answer to a verified caller is signed, a refusal too; a call whose signature did not hold is refused unsigned.
 """
@@ -31,6 +33,7 @@ from app.sandbox.wechat.trades import Product
 from app.sandbox.wechat.v3_callers import Caller, Callers
 from app.sandbox.wechat.v3_notices import V3Channel
 from app.sandbox.wechat.v3_orders import V3Orders
+from app.sandbox.wechat.v3_refunds import V3Refunds
 from app.sandbox.wire import DroppedConnection, SilentConnection
 
 MAX_BODY_BYTES = 1 << 20
@@ -47,14 +50,21 @@ def routes(wechat: WeChat, signers: Signers) -> list[Route]:
 
 class V3:
     def __init__(self, wechat: WeChat, signers: Signers) -> None:
+        self._wechat = wechat
         self._ground = wechat.ground
         self._signers = signers
         self._callers = Callers(wechat.merchants, signers)
         self._orders = V3Orders(wechat, V3Channel(signers))
+        self._refunds = V3Refunds(wechat)
         wechat.resets.append(self._callers.reset)
 
     def routes(self) -> list[Route]:
-        found = [Route("/v3/certificates", self._certificates, methods=["GET"])]
+        refunds = "/v3/refund/domestic/refunds"
+        found = [
+            Route("/v3/certificates", self._certificates, methods=["GET"]),
+            Route(refunds, self._refund, methods=["POST"]),
+            Route(f"{refunds}/{{out_refund_no}}", self._query_refund, methods=["GET"]),
+        ]
         for base in ("/v3/pay/transactions", "/v3/pay/partner/transactions"):
             number = f"{base}/out-trade-no/{{out_trade_no}}"
             found += [
@@ -75,7 +85,7 @@ class V3:
                 raise V3Refusal("NO_AUTH")
             return self._orders.prepay(merchant, product, body)
 
-        return await self._answer(request, body, "wechat.v3.prepay", _number_hint(body), work)
+        return await self._answer(request, body, "wechat.v3.prepay", self._number_hint(body), work)
 
     async def _query(self, request: Request) -> Response:
         numbers = dict(request.path_params)
@@ -97,9 +107,35 @@ class V3:
 
         return await self._answer(request, body, "wechat.v3.close", number, work)
 
+    async def _refund(self, request: Request) -> Response:
+        body = await _read_body(request)
+
+        def work(merchant: Merchant) -> dict[str, Any]:
+            return self._refunds.create(merchant, body)
+
+        return await self._answer(request, body, "wechat.v3.refund", self._number_hint(body), work)
+
+    async def _query_refund(self, request: Request) -> Response:
+        number = request.path_params["out_refund_no"]
+        body = await _read_body(request)
+
+        def work(merchant: Merchant) -> dict[str, Any]:
+            return self._refunds.query(merchant, request.scope["query_string"], number)
+
+        hint = self._wechat.order_named_in({"out_refund_no": number})
+        return await self._answer(request, body, "wechat.v3.refund_query", hint, work)
+
     async def _certificates(self, request: Request) -> Response:
         body = await _read_body(request)
         return await self._answer(request, body, "wechat.v3.certificates", "", self._published)
+
+    def _number_hint(self, body: bytes) -> str:
+        """The `out_trade_no` a call seems to be about, before anything is verified."""
+        try:
+            content = json.loads(body)
+        except (ValueError, RecursionError):
+            return ""
+        return self._wechat.order_named_in(content) if isinstance(content, dict) else ""
 
     def _published(self, merchant: Merchant) -> dict[str, Any]:
         keys = self._signers.certificates(merchant)
@@ -197,16 +233,6 @@ async def _read_body(request: Request) -> bytes:
     except ClientDisconnect:
         return b""
     return body
-
-
-def _number_hint(body: bytes) -> str:
-    """The `out_trade_no` a call seems to be about, before anything is verified; for counting and faults only."""
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    number = content.get("out_trade_no") if isinstance(content, dict) else None
-    return number if isinstance(number, str) else ""
 
 
 def _refused(refusal: V3Refusal) -> Response:

@@ -1,8 +1,8 @@
 """The documented fields of APIv3's bodies and queries: what is required, what each may hold.
 
 Anything undocumented is refused, so are null, empty texts and characters of more than three bytes in UTF-8, which
-WeChat's JSON does not carry. A refusal names the field as a JSON pointer. Source: pay.weixin.qq.com, the prepay, query
-and close pages of JSAPI, H5 and Native, for merchants and for service providers, read 2026-09.
+WeChat's JSON does not carry. A refusal names the field as a JSON pointer. Source: pay.weixin.qq.com, the prepay, query,
+close and refund pages of JSAPI, H5 and Native, for merchants and for service providers, read 2026-09.
 """
 
 import ipaddress
@@ -21,6 +21,7 @@ MAX_FEN = 10_000_000_000
 LAST_THREE_BYTE_CHAR = "\uffff"
 
 _OUT_TRADE_NO = re.compile(r"[0-9A-Za-z_\-*|]{6,32}")
+_OUT_REFUND_NO = re.compile(r"[0-9A-Za-z_\-*@|]{1,64}")
 _NOTIFY_URL = re.compile(r"https?://[^\s/?#]+[^\s?#]*", re.ASCII)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -115,6 +116,17 @@ def _text(max_chars: int) -> Check:
             raise parameter_error(pointer, f"长度超过{max_chars}个字符")
         if any(char > LAST_THREE_BYTE_CHAR or "\ud800" <= char <= "\udfff" for char in value):
             raise parameter_error(pointer, "含有UTF-8编码超过三个字节的字符")
+
+    return check
+
+
+def _text_of_bytes(max_bytes: int) -> Check:
+    text = _text(max_bytes)
+
+    def check(pointer: str, value: object) -> None:
+        text(pointer, value)
+        if len(str(value).encode()) > max_bytes:
+            raise parameter_error(pointer, f"长度超过{max_bytes}个字节")
 
     return check
 
@@ -254,6 +266,42 @@ _ORDER: Fields = {
 }
 
 
+_REFUNDED_GOODS = _object(
+    {
+        "merchant_goods_id": Field(_text(32), required=True),
+        "wechatpay_goods_id": Field(_text(32)),
+        "goods_name": Field(_text(256)),
+        "unit_price": Field(_whole_number(0), required=True),
+        "refund_amount": Field(_whole_number(0), required=True),
+        "refund_quantity": Field(_whole_number(1), required=True),
+    }
+)
+_SOURCE = _object(
+    {
+        "account": Field(_one_of("AVAILABLE", "UNAVAILABLE"), required=True),
+        "amount": Field(_whole_number(1), required=True),
+    }
+)
+_REFUND_AMOUNT = _object(
+    {
+        "refund": Field(_whole_number(1), required=True),
+        "total": Field(_whole_number(1), required=True),
+        "currency": Field(_one_of("CNY"), required=True),
+        "from": Field(_list_of(_SOURCE)),
+    }
+)
+_REFUND: Fields = {
+    "transaction_id": Field(_text(32)),
+    "out_trade_no": Field(_text(32)),
+    "out_refund_no": Field(_matching(64, _OUT_REFUND_NO, "须为1到64位数字、字母及_-*@|"), required=True),
+    "reason": Field(_text_of_bytes(80)),
+    "notify_url": Field(_matching(256, _NOTIFY_URL, "须为不带参数的http(s)绝对地址")),
+    "funds_account": Field(_one_of("AVAILABLE", "UNSETTLED")),
+    "amount": Field(_REFUND_AMOUNT, required=True),
+    "goods_detail": Field(_list_of(_REFUNDED_GOODS)),
+}
+
+
 def order_fields(product: Product, *, is_partner: bool) -> Fields:
     """The body of a prepay call."""
     fields = {**(_PARTNER if is_partner else _MERCHANT), **_ORDER}
@@ -272,3 +320,7 @@ def order_fields(product: Product, *, is_partner: bool) -> Fields:
 def close_fields(*, is_partner: bool) -> Fields:
     names = ("sp_mchid", "sub_mchid") if is_partner else ("mchid",)
     return {name: Field(_ID, required=True) for name in names}
+
+
+def refund_fields(*, is_partner: bool) -> Fields:
+    return {**_REFUND, "sub_mchid": Field(_ID, required=True)} if is_partner else _REFUND

@@ -88,9 +88,9 @@ class _Reader:
         self._depth -= 1
 
 
-def write_xml(fields: Mapping[str, str | int]) -> bytes:
+def write_xml(fields: Mapping[str, str | int], *, root: str = ROOT) -> bytes:
     """Texts as CDATA, numbers bare, as WeChat writes them. A `]]>` inside a text is divided between two sections."""
-    return f"<{ROOT}>{''.join(_element(name, value) for name, value in fields.items())}</{ROOT}>".encode()
+    return f"<{root}>{''.join(_element(name, value) for name, value in fields.items())}</{root}>".encode()
 
 
 def is_writable(name: str, text: str) -> bool:

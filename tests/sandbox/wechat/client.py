@@ -228,11 +228,13 @@ class WechatClient:
             resource["nonce"].encode(), base64.b64decode(resource["ciphertext"]), associated_data.encode()
         )
 
-    def read_notification(self, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    def read_notification(
+        self, headers: Mapping[str, str], body: bytes, *, associated_data: str = "transaction"
+    ) -> dict[str, Any]:
         """The plaintext of a notification whose signature holds."""
         assert self.signed_by_wechat(headers, body)
         resource = json.loads(body)["resource"]
-        plaintext: dict[str, Any] = json.loads(self.decrypted(resource, associated_data="transaction"))
+        plaintext: dict[str, Any] = json.loads(self.decrypted(resource, associated_data=associated_data))
         return plaintext
 
 
