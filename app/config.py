@@ -102,7 +102,6 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
     database_url = env.url("DATABASE_URL", schemes=("postgresql", "postgres"))
     host, port = env.text("HOST", "127.0.0.1"), env.whole("PORT", 8000, low=1, high=65535)
     secret, jwks = _token_keys(env)
-    home = Path(env.text("SHOUYIN_HOME", ".local")).resolve()
     return Config(
         database_url=database_url,
         listen_database_url=env.optional("LISTEN_DATABASE_URL") or database_url,
@@ -111,8 +110,8 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         host=host,
         port=port,
         sandbox_port=env.whole("SANDBOX_PORT", 8001, low=1, high=65535),
-        home=home,
-        export_dir=Path(env.text("EXPORT_DIR", str(home / "exports"))).resolve(),
+        home=_home(env),
+        export_dir=Path(env.text("EXPORT_DIR", str(_home(env) / "exports"))).resolve(),
         master_keys=env.parsed("MASTER_KEYS", parse_master_keys),
         jwt_secret=Secret(secret) if secret else None,
         jwt_jwks_url=jwks,
@@ -147,6 +146,10 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         log_json=env.choice("LOG_FORMAT", ("json", "text")) == "json",
         log_level=env.choice("LOG_LEVEL", ("info", "debug", "warning", "error")),
     )
+
+
+def _home(env: "_Environment") -> Path:
+    return Path(env.text("SHOUYIN_HOME", ".local")).resolve()
 
 
 def _token_keys(env: "_Environment") -> tuple[str | None, str | None]:

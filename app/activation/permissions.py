@@ -2,8 +2,8 @@
 
 An administrator holds every action without a grant, but refunds: those are granted to nobody, the administrator's own
 role included, until someone grants them. The role `*` is everybody who has a token. Rows are seen and acted on only by
-their owner, and by an administrator; a grant of refunds alone may reach everybody's. What configures the deployment is
-not granted: it is for administrators.
+their owner, and by an administrator; a grant of refunds alone may reach everybody's, and one of exports does. What
+configures the deployment is not granted: it is for administrators.
 """
 
 from collections.abc import Sequence
@@ -165,7 +165,7 @@ def _checked_reach(action: Action, role: str, reach: Reach) -> Reach:
     if action is not Action.PAYMENT_REFUND:
         if reach != Reach():
             raise InvalidInput(f"action: only {Action.PAYMENT_REFUND} has a scope and bounds", field="action")
-        return Reach("OWN")
+        return Reach("ALL" if action is Action.PAYMENT_EXPORT else "OWN")
     for field, fen in (
         ("largestRefund", reach.largest_refund_fen),
         ("largestRefundPerDay", reach.largest_refund_per_day_fen),

@@ -8,6 +8,7 @@ A crash before that transaction's commit leaves everything as it was, and an arc
 
 import asyncio
 import random
+import socket
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -117,7 +118,13 @@ async def _append_audit(
     correlation_id: str | None,
     address: str | None,
 ) -> None:
-    details = {"export": str(archive.path), "payments": archive.payments.shown(), "refunds": archive.refunds.shown()}
+    details = {
+        "export": str(archive.path),
+        # Whichever process was asked wrote it, on its own machine.
+        "host": socket.gethostname(),
+        "payments": archive.payments.shown(),
+        "refunds": archive.refunds.shown(),
+    }
     await tx.one("audit.append", now, caller.sub, "payments.deactivate", table, details, address, correlation_id)
 
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from app.activation.binding import Binding
 from app.activation.permissions import Reach
 from app.api.application import Application
+from app.auth import issue_token
 from app.errors import (
     ExportUnwritable,
     Forbidden,
@@ -319,6 +321,41 @@ async def test_a_table_that_somebody_holds_is_left_alone(shop: Shop, monkeypatch
         assert refused.value.extra == {"unresolved": {}}
         assert await everything(shop) == before
     await turn_off(shop)
+
+
+async def test_the_api_names_what_stands_in_the_way_and_then_turns_off(shop: Shop) -> None:
+    payment = await pending(shop)
+    app = create_app(replace(shop.config, shutdown_grace_s=0.1), clock=shop.clock)
+    token = issue_token(shop.config, "root", ("admin",), ttl=timedelta(hours=1), clock=shop.clock)
+    off = 'mutation { deactivatePayments(confirm: "orders") { active orderTable plan methods } }'
+    async with serving(app) as origin, httpx.AsyncClient(trust_env=False) as http:
+
+        async def ask() -> Any:
+            headers = {"authorization": f"Bearer {token}", "x-correlation-id": "c-turning-off"}
+            return (await http.post(f"{origin}/graphql", json={"query": off}, headers=headers)).json()
+
+        (error,) = (await ask())["errors"]
+        oldest = {"id": str(payment.id), "outTradeNo": payment.out_trade_no, "status": "PENDING"}
+        assert error["extensions"] == {
+            "code": "PAYMENTS_UNRESOLVED",
+            "messageZh": "还有未完结的记录（1 笔支付、2 个待分发事件），暂不能关闭支付",
+            "unresolved": {
+                "payments": {"count": 1, "oldest": [oldest]},
+                "events": {
+                    "count": 2,
+                    "oldest": [{"id": "1", "kind": "payment.created"}, {"id": "2", "kind": "payment.pending"}],
+                },
+            },
+        }
+        await say(shop, payment, ReportedStatus.CLOSED)
+        await shop.settle()
+        turned_off: dict[str, Any] = {"active": False, "orderTable": None, "plan": None, "methods": []}
+        assert await ask() == {"data": {"deactivatePayments": turned_off}}
+        assert await ask() == {"data": {"deactivatePayments": turned_off}}
+    told = await shop.connection.fetch(
+        "select actor, address, correlation_id from shouyin.audit where action = 'payments.deactivate'"
+    )
+    assert [tuple(row) for row in told] == [("root", "127.0.0.1", "c-turning-off")]
 
 
 # --- twice, beside others, and halfway ----------------------------------------------------------------------------

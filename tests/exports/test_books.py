@@ -185,6 +185,8 @@ async def test_whoever_may_and_what_is_written_down(shop: Shop, month: list[int]
         await read(shop, "people", *NOVEMBER)
     assert await shop.count("audit") == before
     await shop.runtime.permissions.grant(ADMIN, "finance", "payment.export")
+    granted = await shop.runtime.permissions.list(ADMIN)
+    assert [row.scope for row in granted if row.role == "finance"] == ["ALL"]
     assert len(await read(shop, "payments", *NOVEMBER, ["REFUNDED"], caller=FINANCE)) == 3
     entry = await shop.connection.fetchrow(
         "select actor, action, subject, address, correlation_id, details::text as details"
