@@ -302,10 +302,10 @@ _OF_REFUNDS_BY_MESSAGE: tuple[tuple[re.Pattern[str], Explanation], ...] = tuple(
     for pattern, explanation in (
         (r"与(?:之前|首次)请求(?:时)?不一致|请求重入", _REFUND_NUMBER_USED),
         (r"余额不足|not ?enough", _REFUND_BALANCE),
-        (r"(?:超过|已过|超出).{0,8}(?:一年|1年|365|退款期)", _REFUND_OVERDUE),
+        (r"(?:超过|已过|超出).{0,16}(?:一年|1年|365|退款期)", _REFUND_OVERDUE),
         (r"(?:退款|部分退款).{0,6}次数", _REFUND_TOO_MANY),
         (r"全额退款|退款金额.{0,8}(?:大于|超过|超出)|累计退款", _REFUND_ALL_GONE),
-        (r"证书", _REFUND_CERTIFICATE),
+        (r"(?<!平台)证书(?!序列号).{0,6}(?:过期|失效|出错|错误|无效|失败|不存在|吊销|作废)", _REFUND_CERTIFICATE),
         (r"(?:退款权限|无退款|未授权.{0,6}退款)", _REFUND_NOT_ALLOWED),
     )
 )

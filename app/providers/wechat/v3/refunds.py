@@ -101,7 +101,7 @@ def _amount(fields: Mapping[str, Any]) -> int | None:
         return None
     if not isinstance(amount, dict):
         raise Unreadable("the amount is no object")
-    if amount.get("currency", "CNY") != "CNY":
+    if amount.get("currency") not in (None, "CNY"):
         raise Unreadable("the refund is in another currency")
     refund = amount.get("refund")
     if refund is not None and (type(refund) is not int or not 0 <= refund < 2**63):
