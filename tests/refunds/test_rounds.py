@@ -349,6 +349,7 @@ async def test_refunds_at_once_never_give_back_more_than_was_paid(
         "select count(*) as happened, count(distinct refund_id) as of_refunds from shouyin.event"
         " where kind = 'refund.refunded'"
     )
+    assert events is not None
     assert (
         events["happened"] == events["of_refunds"] == await connection.fetchval("select count(*) from shouyin.refund")
     )
