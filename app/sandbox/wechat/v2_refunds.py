@@ -75,7 +75,7 @@ class V2Refunds:
     def find(self, merchant: Merchant, fields: Mapping[str, Any]) -> FoundRefunds:
         """By the first that is given of refund_id, out_refund_no, transaction_id and out_trade_no.
 
-        Raises BusinessRefusal PARAM_ERROR, REFUNDNOTEXIST, INVALID_TRANSACTIONID, ORDERNOTEXIST.
+        Raises BusinessRefusal PARAM_ERROR, REFUNDNOTEXIST, INVALID_TRANSACTIONID.
         """
         if not fields.keys() & {*_REFUND_NUMBERS, *_ORDER_NUMBERS}:
             raise BusinessRefusal("PARAM_ERROR", "缺少参数：refund_id、out_refund_no、transaction_id 或 out_trade_no")
@@ -85,24 +85,28 @@ class V2Refunds:
             if refund is None:
                 raise _no_such_refund()
             return FoundRefunds(refund.trade, [refund], None)
-        trade = self._order(merchant, fields)
-        offset, count = int(fields.get("offset", 0)), len(trade.refunds)
-        if count == 0:
+        trade = self._found(merchant, fields)
+        if trade is None or not trade.refunds:
             raise _no_such_refund()
+        offset, count = int(fields.get("offset", 0)), len(trade.refunds)
         if offset >= count:
             raise BusinessRefusal("PARAM_ERROR", "offset超过total_refund_count")
         return FoundRefunds(trade, trade.refunds[offset : offset + PAGE], count)
 
     def _order(self, merchant: Merchant, fields: Mapping[str, Any]) -> Trade:
         """Raises BusinessRefusal PARAM_ERROR, INVALID_TRANSACTIONID, ORDERNOTEXIST."""
-        numbers = {name: fields.get(name, "") for name in _ORDER_NUMBERS}
-        if not any(numbers.values()):
+        if not fields.keys() & set(_ORDER_NUMBERS):
             raise BusinessRefusal("PARAM_ERROR", "缺少参数：transaction_id 或 out_trade_no")
-        trade = self.wechat.book.find(merchant.seller_id, **numbers)
-        if trade is None and numbers["transaction_id"]:
-            raise BusinessRefusal("INVALID_TRANSACTIONID", "无效transaction_id")
-        if trade is None or numbers["out_trade_no"] not in ("", trade.out_trade_no):
+        trade = self._found(merchant, fields)
+        if trade is None or fields.get("out_trade_no", trade.out_trade_no) != trade.out_trade_no:
             raise no_such_order()
+        return trade
+
+    def _found(self, merchant: Merchant, fields: Mapping[str, Any]) -> Trade | None:
+        """By WeChat's number when it is given. Raises BusinessRefusal INVALID_TRANSACTIONID."""
+        trade = self.wechat.book.find(merchant.seller_id, **{name: fields.get(name, "") for name in _ORDER_NUMBERS})
+        if trade is None and "transaction_id" in fields:
+            raise BusinessRefusal("INVALID_TRANSACTIONID", "无效transaction_id")
         return trade
 
 

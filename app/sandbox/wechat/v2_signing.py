@@ -42,10 +42,14 @@ def is_signed(fields: Mapping[str, str], key: str, sign_type: str) -> bool:
 def encrypted(plaintext: bytes, key: str) -> str:
     """What stands in `req_info`, base64."""
     digest = hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()
+    return base64.b64encode(ecb_encrypted(plaintext, digest.encode())).decode()
+
+
+def ecb_encrypted(plaintext: bytes, key: bytes) -> bytes:
     padder = PKCS7(128).padder()
     padded = padder.update(plaintext) + padder.finalize()
-    encryptor = Cipher(AES256(digest.encode()), ECB()).encryptor()  # noqa: S305 - WeChat's choice, see the module
-    return base64.b64encode(encryptor.update(padded) + encryptor.finalize()).decode()
+    encryptor = Cipher(AES256(key), ECB()).encryptor()  # noqa: S305 - WeChat's choice, see the module
+    return encryptor.update(padded) + encryptor.finalize()
 
 
 def is_client_signed(call: ClientCall, key: str) -> bool:

@@ -129,6 +129,34 @@ async def test_a_refusal_comes_through_with_its_code(accounts: dict[str, dict[st
     assert (status, answer["code"]) == (404, "ORDER_NOT_EXIST")
 
 
+@pytest.mark.parametrize("mode", ["v3", "v3_certificate", "v3_partner"])
+async def test_a_refund_from_asking_to_notice(
+    sandbox: SandboxHandle, accounts: dict[str, dict[str, str]], merchant: MerchantServer, mode: str
+) -> None:
+    client, number = await made(accounts[mode]), order_number()
+    payer = {"sp_openid" if mode == "v3_partner" else "openid": an_openid()}
+    await client.call("pay", description="茶", out_trade_no=number, amount={"total": 8888}, payer=payer)
+    await sandbox.pay(number, notify=False)
+    amount = {"refund": 888, "total": 8888, "currency": "CNY"}
+    asked = {"out_refund_no": "R_1", "out_trade_no": number, "amount": amount, "reason": "少了一杯"}
+    status, accepted = await client.call("refund", **asked, notify_url=merchant.notify_url)
+    assert (status, accepted["status"], accepted["amount"]["refund"]) == (200, "PROCESSING", 888)
+    status, done = await client.call("query_refund", out_refund_no="R_1")
+    assert (status, done["status"], done["refund_id"]) == (200, "SUCCESS", accepted["refund_id"])
+    assert (await client.call("query", out_trade_no=number))[1]["trade_state"] == "REFUND"
+    (received,) = await merchant.wait_for(1)
+    notice = await asyncio.to_thread(client.sdk.callback, received.headers, received.body)
+    told = notice["resource"]
+    assert (notice["event_type"], told["refund_status"], told["amount"]["refund"]) == ("REFUND.SUCCESS", "SUCCESS", 888)
+    assert (told["refund_id"], told["success_time"]) == (done["refund_id"], done["success_time"])
+
+    too_much = {**asked, "out_refund_no": "R_2", "amount": amount | {"refund": 8001}}
+    status, refused = await client.call("refund", **too_much)
+    assert (status, refused["code"]) == (400, "INVALID_REQUEST")
+    assert (await client.call("query_refund", out_refund_no="R_2"))[0] == 404
+    assert (await sandbox.trade(number))["refunded_fen"] == 888
+
+
 async def test_a_probe_is_refused_by_the_sdk(
     sandbox: SandboxHandle, accounts: dict[str, dict[str, str]], merchant: MerchantServer
 ) -> None:

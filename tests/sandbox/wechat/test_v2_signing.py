@@ -1,5 +1,7 @@
 """The sandbox's own signer and XML reader against what WeChat and the public SDKs published."""
 
+import base64
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +10,15 @@ from typing import Any
 import pytest
 
 from app.sandbox.wechat.trades import ClientCall
-from app.sandbox.wechat.v2_signing import SIGN_TYPES, client_parameters, is_client_signed, is_signed, sign
+from app.sandbox.wechat.v2_signing import (
+    SIGN_TYPES,
+    client_parameters,
+    ecb_encrypted,
+    encrypted,
+    is_client_signed,
+    is_signed,
+    sign,
+)
 from app.sandbox.wechat.xml import NotUtf8, XmlRefused, read_xml, write_xml
 
 VECTORS = Path(__file__).resolve().parents[4] / "shared" / "vectors" / "wechat"
@@ -56,6 +66,18 @@ def test_published_client_signatures_are_taken(sign_type: str) -> None:
             assert not is_client_signed(replace(passed, **{name: wrong}), case["key"])
     for wrong in (*SIGN_TYPES, "", "RSA"):
         assert is_client_signed(replace(passed, sign_type=wrong), case["key"]) is (wrong == sign_type)
+
+
+def test_the_published_cipher_of_refund_notices_is_reproduced() -> None:
+    [case] = json.loads(published("vectors.json"))["aes_ecb"]
+    key = case["key"].encode()
+    assert base64.b64encode(ecb_encrypted(case["plaintext"].encode(), key)).decode() == case["ciphertext"]
+
+
+def test_a_refund_notice_is_encrypted_under_the_lower_case_md5_of_the_api_key() -> None:
+    key = hashlib.md5(KEY.encode()).hexdigest().encode()
+    assert encrypted(b"<root/>", KEY) == base64.b64encode(ecb_encrypted(b"<root/>", key)).decode()
+    assert encrypted(b"<root/>", KEY.lower()) != encrypted(b"<root/>", KEY)
 
 
 def client_call(parameters: dict[str, str]) -> ClientCall:

@@ -1,5 +1,6 @@
-"""A merchant at APIv2, written for these tests alone: own signer, own XML, raw HTTP."""
+"""A merchant at APIv2, written for these tests alone: own signer, own cipher, own XML, raw HTTP."""
 
+import base64
 import hashlib
 import hmac
 import itertools
@@ -12,6 +13,10 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import httpx
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.padding import PKCS7
+
+PATHS = {"refund": "/secapi/pay/refund"}  # all others are /pay/<action>
 
 _numbers = itertools.count(1)
 
@@ -44,9 +49,9 @@ def to_xml(fields: Mapping[str, str]) -> bytes:
     return ("<xml>" + "".join(f"<{name}>{escape(text)}</{name}>" for name, text in fields.items()) + "</xml>").encode()
 
 
-def from_xml(body: bytes) -> dict[str, str]:
+def from_xml(body: bytes, tag: str = "xml") -> dict[str, str]:
     root = ElementTree.fromstring(body)
-    assert root.tag == "xml"
+    assert root.tag == tag
     assert len({child.tag for child in root}) == len(root)
     return {child.tag: child.text or "" for child in root}
 
@@ -74,7 +79,7 @@ class V2Client:
 
     async def post(self, action: str, body: bytes) -> dict[str, str]:
         """Every answer is HTTP 200 and one flat XML."""
-        response = await self.http.post(f"{self.account['gateway']}/pay/{action}", content=body)
+        response = await self.http.post(self.account["gateway"] + PATHS.get(action, f"/pay/{action}"), content=body)
         assert response.status_code == 200
         assert response.headers["content-type"] == "text/xml; charset=utf-8"
         return from_xml(response.content)
@@ -129,6 +134,15 @@ class V2Client:
         sign_type = fields.get("sign_type", "MD5")
         assert fields["sign"] == signature(fields, self.account["api_key"], sign_type)
         return fields
+
+    def read_refund_notice(self, body: bytes) -> tuple[dict[str, str], dict[str, str]]:
+        """What surrounds `req_info`, and what it holds; a ValueError or ParseError when the key was another."""
+        fields = from_xml(body)
+        key = hashlib.md5(self.account["api_key"].encode()).hexdigest().encode()
+        decryptor = Cipher(algorithms.AES(key), modes.ECB()).decryptor()
+        padded = decryptor.update(base64.b64decode(fields.pop("req_info"), validate=True)) + decryptor.finalize()
+        unpadder = PKCS7(128).unpadder()
+        return fields, from_xml(unpadder.update(padded) + unpadder.finalize(), "root")
 
 
 SCENE = '{"h5_info":{"type":"Wap","wap_url":"https://shop.example","wap_name":"收银"}}'
