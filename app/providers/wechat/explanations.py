@@ -294,6 +294,12 @@ _OF_REFUNDS: dict[str, Explanation] = {
     "REFUNDCLOSE": _REFUND_CLOSED,
     "ABNORMAL": _REFUND_ABNORMAL,
     "CHANGE": _REFUND_ABNORMAL,
+    # Ours: what cloud pay leaves out, nobody but the merchant platform shows.
+    "REFUNDNOTLISTED": Explanation(
+        "Cloud pay has this refund and does not say what became of it. Look in the merchant platform (交易中心 → "
+        "退款管理) whether it arrived; do not ask for another. It is asked about further.",
+        "云支付未返回该笔退款的结果：请在商户平台「交易中心 → 退款管理」核对是否到账，请勿重复发起，系统会继续查询。",
+    ),
     "CLIENTCERTIFICATEMISSING": _REFUND_NO_CERTIFICATE,
     "CLIENTCERTIFICATEEXPIRED": _REFUND_CERTIFICATE,
 }

@@ -1,6 +1,7 @@
 """WeChat as one provider: which interface answers for an account, and what is refused before anything is sent."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -16,12 +17,14 @@ from app.providers.contract import (
     PaymentMethod,
     PaymentRequest,
     Provider,
+    Rejected,
 )
 from app.providers.gateways import GatewayRule
 from app.providers.wechat import WechatProvider
 from app.providers.wechat.cloud import CloudDialect
 from app.providers.wechat.v2 import V2Dialect
 from app.providers.wechat.v3 import V3Dialect
+from tests.providers.wechat.refunding import refund_request
 from tests.providers.wechat.v3.keyring import FIELDS_OF_MODE as V3_FIELDS
 
 NOW = datetime(2026, 11, 22, 1, 2, 3, tzinfo=UTC)
@@ -77,6 +80,41 @@ def test_it_is_a_provider_of_every_way_of_wechats() -> None:
     assert list(provider.query_schedule) == sorted(set(provider.query_schedule))
     assert sum(age <= timedelta(minutes=10) for age in provider.query_schedule) <= 10
     assert provider.query_schedule[-1] <= provider.maximum_expiry
+
+
+def test_a_refund_is_asked_about_as_wechat_recommends() -> None:
+    ages = [int(age.total_seconds()) // 60 for age in _provider().refund_schedule]
+    gaps = [later - earlier for earlier, later in pairwise([0, *ages])]
+    assert gaps == [1, 1, 1, 1, 1, 5, 10, 20, 30, 60]
+    assert _provider().refund_window == timedelta(days=365)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"out_refund_no": ""}, "out_refund_no is ours to make"),
+        ({"out_refund_no": "x" * 65}, "out_refund_no is ours to make"),
+        ({"out_refund_no": "SR/1"}, "out_refund_no is ours to make"),
+        ({"amount_fen": 0}, "at least one fen"),
+        ({"amount_fen": -1}, "at least one fen"),
+        ({"amount_fen": 1991}, "at most the whole order"),
+        ({"notify_url": "https://a.example.com/n?x=1"}, "notification address"),
+        ({"notify_url": "/notify"}, "notification address"),
+    ],
+    ids=str,
+)
+async def test_a_refund_wechat_would_not_take_is_a_fault_of_ours(changes: dict[str, Any], message: str) -> None:
+    provider = _provider()
+    settings, credentials = provider.seal_input(mode="v2", fields=FIELDS["v2"])
+    account = provider.open_account(mode="v2", settings=settings, credentials=credentials)
+    with pytest.raises(ValueError, match=message):
+        await provider.create_refund(account, refund_request(**changes))
+    outcome = await provider.create_refund(account, refund_request(amount_fen=1990))
+    assert isinstance(outcome, Rejected)
+    assert outcome.code == "CLIENT_CERTIFICATE_MISSING"
+    for call in (provider.create_refund, provider.query_refund):
+        with pytest.raises(TypeError, match="WeChat provider"):
+            await call(account.own, refund_request())
 
 
 @pytest.mark.parametrize(

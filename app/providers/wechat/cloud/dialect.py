@@ -54,10 +54,11 @@ from app.providers.wechat.cloud.callback import (
 from app.providers.wechat.v2.answers import Answered, Judgement, Refused
 from app.providers.wechat.v2.orders import NO_ADDRESS, order_times, payer_address
 from app.providers.wechat.v2.outcomes import close_outcome, create_refusal, query_outcome
-from app.providers.wechat.v2.refunds import found, judge_asking, refund_fields, taken
+from app.providers.wechat.v2.refunds import found, judge_asking, refund_fields, taken, unlisted
 
 _INTERNAL = "/internal"
 _CONTAINER = 2
+_MERCHANT = "sub_mch_id"
 _REFUND_BODY = "退款"
 _PAY_PARAMS = ("appId", "timeStamp", "nonceStr", "package", "signType", "paySign")
 _ACCEPTED = b'{"errcode":0,"errmsg":"SUCCESS"}'
@@ -102,7 +103,7 @@ class CloudDialect:
         judged = await self._call(cloud, "queryorder", _identity(cloud, out_trade_no))
         if isinstance(judged, Answered):
             judged = Answered(under_our_application(cloud, judged.fields))
-        return query_outcome(judged, out_trade_no, payer_name=PAYER_NAME, must_claim="sub_mch_id")
+        return query_outcome(judged, out_trade_no, payer_name=PAYER_NAME, must_claim=_MERCHANT)
 
     async def close(self, account: Account, out_trade_no: str) -> CloseOutcome:
         """closeorder; an order that is closed already is closed."""
@@ -123,8 +124,11 @@ class CloudDialect:
 
     async def query_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
         """queryrefund by our refund number."""
-        known = await self._ask_about_refund(_opened(account), request.out_refund_no)
-        return refunds.not_found(request) if known is None else known
+        judged = await self._call_about_refund(_opened(account), request.out_refund_no)
+        known = found(judged, request.out_refund_no, must_claim=_MERCHANT)
+        if known is None:
+            return refunds.not_found(request)
+        return unlisted(judged, request) or known
 
     async def read_notification(
         self, account: Account, headers: Mapping[str, str], body: bytes, tail: str
@@ -141,7 +145,8 @@ class CloudDialect:
         fields = callback_fields(headers, body)
         number = mentioned_refund(fields)
         if number is not None:
-            return refunds.confirmed_notification(fields, await self._ask_about_refund(cloud, number))
+            judged = await self._call_about_refund(cloud, number)
+            return refunds.confirmed_notification(fields, found(judged, number, must_claim=_MERCHANT))
         stated = read_callback(cloud, fields)
         confirmed = await self.query(cloud, stated.out_trade_no)
         if not isinstance(confirmed, PaymentReport) or confirmed.status is not ReportedStatus.SUCCESSFUL:
@@ -152,9 +157,9 @@ class CloudDialect:
         """errcode 0 ends the repeats."""
         return Acknowledgement(200, _ACCEPTED, _JSON) if accepted else Acknowledgement(400, _REFUSED, _JSON)
 
-    async def _ask_about_refund(self, account: CloudAccount, out_refund_no: str) -> RefundOutcome | None:
+    async def _call_about_refund(self, account: CloudAccount, out_refund_no: str) -> Judgement:
         content = {"sub_mch_id": account.sub_mch_id, "out_refund_no": out_refund_no}
-        return found(await self._call(account, "queryrefund", content), out_refund_no, must_claim="sub_mch_id")
+        return await self._call(account, "queryrefund", content)
 
     async def _call(self, account: CloudAccount, action: str, content: Mapping[str, Any]) -> Judgement:
         return judge_answer(await self._send(account, action, content))

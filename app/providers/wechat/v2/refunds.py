@@ -25,13 +25,14 @@ from app.providers.contract import (
     Unknown,
 )
 from app.providers.transport import ExchangeOutcome, RawAnswer
-from app.providers.wechat.refunds import reported_refund, shown_reason
+from app.providers.wechat.refunds import refund_words, reported_refund, shown_reason
 from app.providers.wechat.v2.answers import Answered, Judgement, Refused
 from app.providers.wechat.v2.orders import claims_among, fen
 
 _NO_SUCH_REFUND = frozenset({"REFUNDNOTEXIST", "REFUNDNOTEXISTS"})
 _NUMBERED = re.compile(r"out_refund_no_([0-9]{1,3})", re.ASCII)
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", re.ASCII)
+_NOT_LISTED = "REFUND_NOT_LISTED"
 
 _log = structlog.get_logger(__name__)
 
@@ -104,6 +105,26 @@ def found(
         return _report(fields, out_refund_no, places[0])
     except ValueError as exc:
         return Unknown(f"the answer {exc}")
+
+
+def unlisted(judged: Judgement, request: RefundRequest) -> RefundReport | None:
+    """The refund in a believed answer that names the payment and lists no refund at all, as cloud pay's own example;
+    None for any other answer.
+
+    PENDING, with the reason for a person: it is found, or WeChat would have said that there is none, and more will not
+    be known from here."""
+    if not isinstance(judged, Answered) or "out_trade_no" not in judged.fields:
+        return None
+    if any(_NUMBERED.fullmatch(name) for name in judged.fields):
+        return None
+    return RefundReport(
+        out_trade_no=judged.fields["out_trade_no"],
+        out_refund_no=request.out_refund_no,
+        status=ReportedRefund.PENDING,
+        source="query",
+        account_claims=claims_among(judged.fields),
+        failure=refund_words(Rejected(_NOT_LISTED, "", "", "")),
+    )
 
 
 def _report(fields: Mapping[str, str], out_refund_no: str, place: str) -> RefundReport:
