@@ -123,7 +123,9 @@ def sandbox(context: click.Context) -> None:
 
 
 # What a person recognises an account by; the keys come with --json only.
-_ACCOUNT_IDS = frozenset({"provider", "mode", "gateway", "app_id", "seller_id", "appid", "mchid", "mch_id", "sub_mch_id"})
+_ACCOUNT_IDS = frozenset(
+    {"provider", "mode", "gateway", "app_id", "seller_id", "appid", "mchid", "mch_id", "sub_mch_id"}
+)
 
 
 @sandbox.command("accounts")
