@@ -352,6 +352,14 @@ async def test_signed_bytes_that_are_no_answer_are_unknown(bench: Bench, body: b
     assert isinstance(await bench.query(), Unknown)
 
 
+async def test_what_is_unknown_names_wechats_own_number_of_the_call(bench: Bench) -> None:
+    traced = "Request-ID: 08F1A2-268435454\r\n"
+    bench.wechat.answer = answering(b'{"code":"SYSTEM_ERROR","message":""}', status=500, extra=traced)
+    assert await bench.create() == Unknown("HTTP 500 SYSTEM_ERROR (Request-ID 08F1A2-268435454)")
+    bench.wechat.answer = answering(b"{}", extra=traced)
+    assert await bench.query() == Unknown("HTTP 200: the answer is not signed (Request-ID 08F1A2-268435454)")
+
+
 @pytest.mark.parametrize("status", [201, 202, 206, 301, 302, 500, 502, 503])
 async def test_every_other_status_is_unknown(bench: Bench, status: int) -> None:
     bench.wechat.says({**PREPAID, **PAID, "code": "PARAM_ERROR"}, status=status)
