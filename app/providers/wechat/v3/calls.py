@@ -86,8 +86,7 @@ class Refused:
 class TurnedAway:
     """A rate limit stood in the way; nothing was done."""
 
-    code: str
-    message: str
+    words: Rejected
 
 
 Judgement = Answered | Refused | TurnedAway | NotReached | Unknown
@@ -201,7 +200,7 @@ class Calls:
             request_id=_request_id(answer),
         )
         if answer.status_code == 429:
-            return TurnedAway(code or "429", message)
+            return TurnedAway(Rejected(code or "429", message, *explain(code or "FREQUENCY_LIMITED", message)))
         is_server_error = answer.status_code >= 500 and code not in _REFUSED_AS_SERVER_ERROR
         if is_server_error or not code or code in _MAY_HAVE_ACTED:
             return _unknown(answer, f" {code[:32]}".rstrip())
@@ -260,7 +259,7 @@ class Calls:
             none_needed = judged.words.code == "RESOURCE_NOT_EXISTS" and account.platform_keys.has_public_key
             return None if none_needed else judged.words
         if isinstance(judged, TurnedAway):
-            return NotReached(f"turned away by a rate limit: {judged.code[:32]}")
+            return NotReached(f"turned away by a rate limit: {judged.words.code[:32]}", judged.words)
         assert not isinstance(judged, Answered)
         return judged
 

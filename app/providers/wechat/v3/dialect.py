@@ -89,10 +89,10 @@ class V3Dialect:
                 return Accepted(action=action)
             case Refused(words=words):
                 if words.code in _KNOWN_ALREADY or _DIFFERS_FROM_FIRST.search(words.message):
-                    return Unknown(f"WeChat knows this number already: {words.code}")
+                    return Unknown(f"WeChat knows this number already: {words.code}", words)
                 return words
-            case TurnedAway(code=code):
-                return NotReached(f"turned away by a rate limit: {code}")
+            case TurnedAway(words=words):
+                return NotReached(f"turned away by a rate limit: {words.code}", words)
         return judged
 
     async def query(self, account: Account, out_trade_no: str) -> QueryOutcome:
@@ -127,10 +127,10 @@ class V3Dialect:
                 if words.code in _NOT_CLOSABLE:
                     return NotClosed(words.code, words.message)
                 return Closed() if words.code in _CLOSED_BEFORE else words
-            case TurnedAway(code=code, message=message):
-                if code in _BUSY:
-                    return NotClosed(code, message)
-                return NotReached(f"turned away by a rate limit: {code}")
+            case TurnedAway(words=words):
+                if words.code in _BUSY:
+                    return NotClosed(words.code, words.message)
+                return NotReached(f"turned away by a rate limit: {words.code}", words)
         return judged
 
     async def read_notification(
@@ -159,8 +159,8 @@ class V3Dialect:
                     return Unknown(f"the answer: {exc}")
             case Refused(words=words):
                 return None if words.code in _NO_SUCH_ORDER else words
-            case TurnedAway(code=code):
-                return NotReached(f"turned away by a rate limit: {code}")
+            case TurnedAway(words=words):
+                return NotReached(f"turned away by a rate limit: {words.code}", words)
         return judged
 
 
