@@ -1,4 +1,4 @@
-"""What WeChat refuses is explained where it appears: cause and fix, in both languages, on the payment and in the error."""
+"""What WeChat refuses is explained where it appears: cause and fix, in both languages."""
 
 from datetime import timedelta
 
