@@ -182,6 +182,29 @@ async def test_visitor_who_may_not_log_in_is_told_why_and_keeps_the_order(stack:
     assert_untroubled(page)
 
 
+async def test_address_that_somebody_made_up_brings_nothing(stack: Stack, browser: Browser) -> None:
+    page = await browser.open(stack.url, size=PHONE, agent=WECHAT)
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait(WATCHING)
+    order_id = await order_on(page)
+    forged = (
+        "method=WECHAT_JSAPI&err_msg=%E8%BD%AC%E8%B4%A6#openid=oooooooooooooooooooooooooooo&message=%E8%BD%AC%E8%B4%A6"
+    )
+    await page.goto(f"{stack.url}/wechat-is-not-here")  # so that the next address is loaded, not only scrolled to
+    page.complaints.clear()
+    await page.goto(f"{stack.url}/?order={order_id}&{forged}")
+    await page.wait(WATCHING)
+    assert (
+        await page.run("location.href")
+        == f"{stack.url}/?order={order_id}&payment={(await stack.payment(order_id))['id']}"
+    )
+    assert "转账" not in await page.text("body")
+    assert await page.run("sessionStorage.length") == 0
+    count = "select count(*) from shouyin.payment where order_id = $1"
+    assert await stack.database.fetchval(count, order_id) == 1
+    assert_untroubled(page)
+
+
 async def test_desktop_shows_a_code_and_the_phone_that_scans_it_pays(stack: Stack, browser: Browser) -> None:
     page = await browser.open(stack.url)
     await press_pay(page, "WECHAT_NATIVE")
