@@ -61,6 +61,9 @@ class MerchantAccounts:
         row = await self._db.one("merchant_account.find", account_id)
         if row is None or row["provider"] not in self.providers:
             raise NotFound(f"merchant account {account_id} does not exist")
+        kept = self._opened.get(account_id)
+        if kept is not None and kept.version >= row["version"]:
+            return kept  # others asked for it at the same time, and one of them has opened it
         provider = self.providers[row["provider"]]
         credentials = self._vault.open(row["sealed"], row=_row_name(account_id))
         account = provider.open_account(mode=row["mode"], settings=row["settings"], credentials=credentials)
