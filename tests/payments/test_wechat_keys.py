@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import ProviderRejected
+from app.errors import ProviderRejected, ProviderUnavailable
 from app.payments.model import Payment
 from app.runtime import Runtime
 from tests.fixtures.market import Market
@@ -128,9 +128,14 @@ async def test_a_merchant_moved_to_the_public_key_in_mid_traffic_fails_no_notifi
     await traffic.while_()
     await traffic.while_(rotated(market, mode))
     await traffic.while_(signing(market, mode, key="public_key"))
+    # In the end WeChat has no certificate for this merchant any more, and says so a day later, also to a new process.
+    gone = {"kind": "business_error", "code": "RESOURCE_NOT_EXISTS", "count": 1000}
+    await market.control("POST", "/faults", method="wechat.v3.certificates", **gone)
     await market.advance(timedelta(days=1))
     await traffic.while_()
-    await traffic.assert_nothing_failed(*processes)
+    market.notified = await market.shop.open()
+    await traffic.while_()
+    await traffic.assert_nothing_failed(*processes, market.notified)
     signed = {received.headers["wechatpay-serial"][:10] for received in market.received}
     assert len(signed) == 2
     assert "PUB_KEY_ID" in signed
@@ -149,6 +154,24 @@ async def test_a_public_key_that_is_entered_late_costs_a_repeat_and_no_notificat
     assert outcomes(market.shop.runtime) == {"signature": 1, "accepted": 1}
     await market.shop.settle()
     assert (await market.find(payment)).status == "SUCCESSFUL"
+
+
+async def test_certificates_that_cannot_be_fetched_cost_a_repeat_and_no_notification(market: Market) -> None:
+    payment = await market.create("WECHAT_NATIVE", mode="v3_certificate")
+    young = market.notified = await market.shop.open()
+    await market.control("POST", "/faults", method="wechat.v3.certificates", kind="http_500", count=1000)
+    await market.pay(payment)
+    assert outcomes(young) == {"keys_unavailable": 1}
+    # What such a process is asked to order it does not even send: it could not read the answer.
+    with pytest.raises(ProviderUnavailable):
+        await market.create("WECHAT_NATIVE", young, mode="v3_certificate")
+    assert len((await market.control("GET", "/trades"))["trades"]) == 1
+    await market.control("DELETE", "/faults")
+    await market.advance(timedelta(seconds=15))
+    assert outcomes(young) == {"keys_unavailable": 1, "accepted": 1}
+    await market.shop.settle()
+    assert (await market.find(payment)).status == "SUCCESSFUL"
+    assert (await market.create("WECHAT_NATIVE", young, mode="v3_certificate")).status == "PENDING"
 
 
 async def test_strangers_who_name_certificates_delay_no_rotation(market: Market) -> None:
