@@ -1,4 +1,4 @@
-"""Under which application a payment runs, over which account and for whom, where a provider tells applications apart."""
+"""Under which application a payment runs, over which account and for whom, where a provider tells these apart."""
 
 import asyncio
 from dataclasses import replace
