@@ -41,6 +41,7 @@ from app.providers.wechat.cloud import account as accounts
 from app.providers.wechat.cloud.account import CloudAccount
 from app.providers.wechat.cloud.answers import PAYMENT, judge_answer
 from app.providers.wechat.cloud.callback import PAYER_NAME, confirmed_notification, read_callback, under_our_application
+from app.providers.wechat.dialect import not_offered
 from app.providers.wechat.v2.answers import Answered, Judgement
 from app.providers.wechat.v2.orders import NO_ADDRESS, order_times, payer_address
 from app.providers.wechat.v2.outcomes import close_outcome, create_refusal, query_outcome
@@ -75,6 +76,8 @@ class CloudDialect:
     async def create(self, account: Account, request: PaymentRequest) -> CreateOutcome:
         """unifiedorder; what wx.requestPayment takes comes ready with the answer."""
         cloud = _opened(account)
+        if request.app_id not in (None, cloud.appid):
+            return not_offered(request.app_id)
         judged = await self._call(cloud, "unifiedorder", order_content(cloud, request))
         if not isinstance(judged, Answered):
             return create_refusal(judged)

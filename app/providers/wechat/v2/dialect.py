@@ -36,6 +36,7 @@ from app.providers.contract import (
 )
 from app.providers.gateways import GatewayRule
 from app.providers.transport import exchange
+from app.providers.wechat.dialect import not_offered
 from app.providers.wechat.v2 import account as accounts
 from app.providers.wechat.v2.account import V2Account
 from app.providers.wechat.v2.answers import Answered, Judgement, judge_answer
@@ -80,6 +81,9 @@ class V2Dialect:
     async def create(self, account: Account, request: PaymentRequest) -> CreateOutcome:
         """unifiedorder, and what the page does with its answer."""
         v2 = _opened(account)
+        app_id = _application(v2, request)
+        if app_id not in v2.offers[request.method]:
+            return not_offered(app_id)
         trade_type = _TRADE_TYPES[request.method]
         judged = await self._call(v2, "/pay/unifiedorder", order_params(v2, request))
         if not isinstance(judged, Answered):

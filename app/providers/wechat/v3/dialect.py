@@ -27,12 +27,11 @@ from app.providers.contract import (
     PaymentReport,
     PaymentRequest,
     QueryOutcome,
-    Rejected,
     ReportedStatus,
     Unknown,
 )
 from app.providers.gateways import GatewayRule
-from app.providers.wechat.explanations import explain
+from app.providers.wechat.dialect import not_offered
 from app.providers.wechat.v3 import account as accounts
 from app.providers.wechat.v3 import orders
 from app.providers.wechat.v3.account import V3Account
@@ -77,7 +76,7 @@ class V3Dialect:
         apps = opened.offers[request.method]
         app_id = request.app_id or apps[0]
         if app_id not in apps:
-            return _not_offered(app_id)
+            return not_offered(app_id)
         content = orders.prepay_content(opened, request, app_id)
         judged = await self._calls.execute(opened, "POST", orders.prepay_target(opened, request.method), content)
         match judged:
@@ -168,9 +167,3 @@ def _opened(account: Account) -> V3Account:
     if not isinstance(account, V3Account):
         raise TypeError("this account was not opened by the APIv3 dialect")
     return account
-
-
-def _not_offered(app_id: str) -> Rejected:
-    """An application that was taken out of the account meanwhile: WeChat need not be asked."""
-    english, chinese = explain("APPID_MCHID_NOT_MATCH", "")
-    return Rejected("APPID_MCHID_NOT_MATCH", f"{app_id} is no application of this merchant account", english, chinese)
