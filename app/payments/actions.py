@@ -195,7 +195,7 @@ class Payments:
         provider = self._provider_for(request, now)
         request = _with_payer(caller, request, provider)
         number = new_out_trade_no(now)
-        expires_at = now + (request.expires_in or self._limits.default_expiry)
+        expires_at = now + (request.expires_in or min(self._limits.default_expiry, provider.maximum_expiry))
         draft = self._request(request, number, now, expires_at)
         provider.check_request(draft)
         row = await self._db.change(

@@ -1,10 +1,11 @@
 """What WeChat refuses is explained where it appears: cause and fix, in both languages."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from app.errors import ProviderRejected, ProviderUnavailable
+from app.errors import InvalidInput, ProviderRejected, ProviderUnavailable
 from tests.fixtures.market import Market
 
 PREPAY = {"v3": "wechat.v3.prepay", "v2": "wechat.v2.unifiedorder"}
@@ -83,3 +84,15 @@ async def test_a_rate_limit_is_explained_and_charges_nothing(market: Market, mod
     assert "too often" in refused.value.message
     assert "频" in refused.value.message_zh
     assert (await market.control("GET", "/trades"))["trades"] == []
+
+
+async def test_a_deployment_s_usual_expiry_is_cut_to_what_a_provider_takes(market: Market) -> None:
+    """Nobody asked for more than WeChat's two hours: an order of a day is Alipay's to have."""
+    market.shop.config = replace(market.shop.config, default_expiry=timedelta(days=1))
+    other = await market.shop.open()
+    for method, expected in (("WECHAT_NATIVE", timedelta(hours=2)), ("ALIPAY_PAGE", timedelta(days=1))):
+        payment = await market.create(method, other)
+        assert payment.expires_at - payment.created_at == expected
+    with pytest.raises(InvalidInput) as refused:
+        await market.create("WECHAT_NATIVE", other, expires_in=timedelta(days=1))
+    assert refused.value.field == "expiresInSeconds"
