@@ -37,13 +37,14 @@ from app.providers.contract import (
 )
 from app.providers.gateways import GatewayRule
 from app.providers.transport import exchange
+from app.providers.wechat.addresses import payer_address
 from app.providers.wechat.cloud import account as accounts
 from app.providers.wechat.cloud.account import CloudAccount
 from app.providers.wechat.cloud.answers import PAYMENT, judge_answer
 from app.providers.wechat.cloud.callback import PAYER_NAME, confirmed_notification, read_callback, under_our_application
 from app.providers.wechat.dialect import not_offered
 from app.providers.wechat.v2.answers import Answered, Judgement
-from app.providers.wechat.v2.orders import NO_ADDRESS, order_times, payer_address
+from app.providers.wechat.v2.orders import NO_ADDRESS, order_times
 from app.providers.wechat.v2.outcomes import close_outcome, create_refusal, query_outcome
 
 _INTERNAL = "/internal"

@@ -36,12 +36,13 @@ from app.providers.contract import (
 )
 from app.providers.gateways import GatewayRule
 from app.providers.transport import exchange
+from app.providers.wechat.addresses import payer_address
 from app.providers.wechat.dialect import not_offered
 from app.providers.wechat.v2 import account as accounts
 from app.providers.wechat.v2.account import V2Account
 from app.providers.wechat.v2.answers import Answered, Judgement, judge_answer
 from app.providers.wechat.v2.notifications import read_payment_notification
-from app.providers.wechat.v2.orders import NO_ADDRESS, order_times, payer_address
+from app.providers.wechat.v2.orders import NO_ADDRESS, order_times
 from app.providers.wechat.v2.outcomes import close_outcome, create_refusal, query_outcome
 from app.providers.wechat.v2.signing import sign
 from app.providers.wechat.xml import BODY_LIMIT_BYTES, write_fields

@@ -210,6 +210,16 @@ async def test_an_application_that_is_not_the_accounts_is_refused_unsent(bench: 
     assert bench.wechat.server.received == []
 
 
+@pytest.mark.parametrize(
+    ("address", "written"),
+    [("2001:DB8::0001", "2001:db8::1"), ("::ffff:203.0.113.7", "203.0.113.7"), ("fe80::1%eth0", "fe80::1")],
+)
+async def test_the_payers_address_is_written_plainly(bench: Bench, address: str, written: str) -> None:
+    bench.wechat.says({"h5_url": "https://wx.tenpay.com/x?prepay_id=1"})
+    await bench.create(PaymentMethod.WECHAT_H5, client_address=address)
+    assert json.loads(bench.wechat.orders[-1].body)["scene_info"]["payer_client_ip"] == written
+
+
 async def test_a_partner_without_a_sub_appid_knows_payers_under_its_own(client: httpx.AsyncClient) -> None:
     async with benching(client, "v3_partner", sub_appid="") as bench:
         bench.wechat.says(PREPAID)
