@@ -252,3 +252,25 @@ async def test_a_provider_outage_of_two_days_ends_nothing_and_loses_nothing(mark
     await market.advance(timedelta(minutes=11))
     await market.shop.settle()
     assert [(await market.find(payment)).status for payment in (unpaid, paid)] == ["CLOSED", "SUCCESSFUL"]
+
+
+@every_way_with_a_call
+@pytest.mark.parametrize("minutes", [11, -11])
+async def test_a_clock_that_is_wrong_is_explained_or_does_no_harm(market: Market, way: Way, minutes: int) -> None:
+    await market.control("POST", "/clock", strict_timestamps=True)
+    market.shop.clock.advance(timedelta(minutes=minutes))
+    order_id = await market.shop.order()
+    said: list[ProviderRejected] = []
+    try:
+        payment = await market.create(way.method, mode=way.mode, order_id=order_id, expires_in=timedelta(minutes=15))
+    except ProviderRejected as refused:
+        said.append(refused)
+    market.shop.clock.advance(timedelta(minutes=-minutes))
+    if said:
+        assert ["clock" in refused.message for refused in said] == [True]
+        assert await market.shop.connection.fetchval("select status from shouyin.payment") == "FAILED"
+        assert (await market.control("GET", "/trades"))["trades"] == []
+        payment = await market.create(way.method, mode=way.mode, order_id=order_id)
+    await market.pay(payment)
+    await market.shop.settle()
+    await assert_paid(market, payment)

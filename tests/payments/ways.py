@@ -116,23 +116,12 @@ WAYS = [
     *(Way(method, mode, words) for mode, words in _WECHAT_MODES.items() for method in _WECHAT_METHODS),
     Way("WECHAT_CLOUD", "cloud", _CLOUD),
 ]
-# For what is heavy: each method once, and each mode.
-SOME = [
-    way
-    for way in WAYS
-    if (way.method, way.mode)
-    in {
-        ("ALIPAY_PAGE", "public_key"),
-        ("ALIPAY_WAP", "certificate"),
-        ("ALIPAY_QR", "isv"),
-        ("WECHAT_NATIVE", "v3"),
-        ("WECHAT_MINI_PROGRAM", "v3_certificate"),
-        ("WECHAT_JSAPI", "v3_partner"),
-        ("WECHAT_H5", "v2"),
-        ("WECHAT_JSAPI", "v2_partner"),
-        ("WECHAT_CLOUD", "cloud"),
-    }
-]
+
+
+def way_of(method: str, mode: str) -> Way:
+    """One of the ways, by its names."""
+    [found] = [way for way in WAYS if (way.method, way.mode) == (method, mode)]
+    return found
 
 
 def over(ways: Sequence[Way]) -> pytest.MarkDecorator:

@@ -329,6 +329,15 @@ async def test_certificates_not_signed_by_one_of_them_are_not_believed(certified
     assert await _notified(certified, **by_certificate("one")) == "keys_unavailable"
 
 
+async def test_certificates_signed_by_one_that_has_expired_are_not_believed(certified: Bench) -> None:
+    certified.clock.advance(timedelta(days=1825))
+    body = certificates_answer("one")
+    headers = stamped(body, at=certified.clock.now(), by="one", named=serial("one"))
+    certified.wechat.certificates = answering(body, extra=raw(headers))
+    assert await _notified(certified, **by_certificate("one")) == "keys_unavailable"
+    assert certified.wechat.downloads == 1
+
+
 async def test_certificates_may_come_signed_with_the_public_key(bench: Bench) -> None:
     bench.wechat.certificates = certificates_answer("one")
     assert await _notified(bench, **by_certificate("one")) is None
