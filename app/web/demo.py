@@ -2,7 +2,8 @@
 
 A visitor is a random user id in a signed cookie. Orders are rows of the bound table `public.orders`, inserted by the
 shop itself; paying for them goes through the public GraphQL API with the visitor's token, like anybody's page.
-Exists only where DEMO is on.
+The clerk's page gives money back through the same API, by a token that may refund nothing until its role is granted it.
+Exists only where DEMO is on; the clerk's part only for a browser on this very machine.
 """
 
 import base64
@@ -33,6 +34,10 @@ _COOKIE: Final = "shouyin_demo"
 _COOKIE_LASTS: Final = timedelta(days=30)
 _TOKEN_LASTS: Final = timedelta(hours=2)
 _BODY_LIMIT: Final = 1024
+_CLERK_ROLE: Final = "clerk"
+# Each is watched by a subscription of its own, and a socket has room for twenty.
+_SOLD_LIMIT: Final = 8
+_NO_TABLE: Final = "the demo table public.orders does not exist: start with `make run`"
 # The longest text a QR code of version 20 takes at level M; providers' code URLs are far shorter.
 _CODE_LIMIT: Final = 600
 
@@ -130,15 +135,25 @@ class DemoBackend:
             ],
             "sandboxUrl": self._config.sandbox_url,
             "graphiql": self._config.graphiql,
+            "clerk": is_local(request),
+        }
+
+    def operators(self, visit: Visit) -> dict[str, Any]:
+        """Tokens of who runs the shop, for `is_local` browsers only.
+
+        The clerk sees every payment, as administrators do, and may refund none before its own role is granted that."""
+        admin = self._config.admin_role
+        people = {"adminToken": ("demo-admin", (admin,)), "clerkToken": ("demo-clerk", (admin, _CLERK_ROLE))}
+        return {
+            name: issue_token(self._config, f"{sub}-{visit.user_id}", roles, ttl=_TOKEN_LASTS, clock=self._clock)
+            for name, (sub, roles) in people.items()
         }
 
     async def session(self, request: Request) -> Response:
-        """POST /demo/session: a new token for the same visitor; the admin's too for a browser on this very machine."""
+        """POST /demo/session: a new token for the same visitor; the operators' too for a browser on this machine."""
         visit = await self.visit(request)
-        admin = issue_token(
-            self._config, f"demo-admin-{visit.user_id}", (self._config.admin_role,), ttl=_TOKEN_LASTS, clock=self._clock
-        )
-        shown = await self.opening(request, visit) | {"adminToken": admin if _is_local(request) else None}
+        operators = self.operators(visit) if is_local(request) else {"adminToken": None, "clerkToken": None}
+        shown = await self.opening(request, visit) | operators
         response = JSONResponse(shown, headers={"Cache-Control": "no-store"})
         self.remember(response, visit)
         return response
@@ -156,9 +171,20 @@ class DemoBackend:
                 "demo.create_order", user_id, product.title, product.amount_fen, self._clock.now()
             )
         except asyncpg.UndefinedTableError:
-            return _refusal(503, "the demo table public.orders does not exist: start with `make run`")
+            return _refusal(503, _NO_TABLE)
         made = {"orderId": str(row["id"]), "title": row["title"], "amount": row["amount"]}
         return JSONResponse(made, status_code=201, headers={"Cache-Control": "no-store"})
+
+    async def sold(self, request: Request) -> Response:
+        """GET /demo/clerk/orders: the shop's latest paid orders, whoever placed them, for a browser on this machine."""
+        if not is_local(request):
+            return _refusal(403, "the clerk's page is for a browser on the machine that runs the shop")
+        try:
+            rows = await self._db.all("demo.sold", _SOLD_LIMIT)
+        except asyncpg.UndefinedTableError:
+            return _refusal(503, _NO_TABLE)
+        orders = [{"orderId": str(row["id"]), "title": row["title"]} for row in rows]
+        return JSONResponse({"orders": orders}, headers={"Cache-Control": "no-store"})
 
     def _way(self, row: asyncpg.Record, user_id: int, *, at_home: bool) -> Way | None:
         """A way as the page may use it; None where its payer can not be known here."""
@@ -187,6 +213,7 @@ def demo_routes(demo: DemoBackend) -> list[BaseRoute]:
     return [
         Route("/demo/session", demo.session, methods=["POST"]),
         Route("/demo/orders", demo.create_order, methods=["POST"]),
+        Route("/demo/clerk/orders", demo.sold, methods=["GET"]),
         Route("/demo/qr.svg", draw_code, methods=["GET"]),
     ]
 
@@ -229,7 +256,7 @@ async def _read_product(request: Request) -> Product | None:
     return next((each for each in PRODUCTS if each.id == name), None)
 
 
-def _is_local(request: Request) -> bool:
+def is_local(request: Request) -> bool:
     """Whether the browser runs on this machine and asked for it by a loopback name.
 
     The name is checked as well as the address: behind a proxy every caller has a loopback address, and a foreign

@@ -6,7 +6,7 @@ connection of another host. Bundles carry a hash in their name and are kept for 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from app.config import Config
-from app.web.demo import DemoBackend, demo_routes
+from app.web.demo import DemoBackend, demo_routes, is_local
 
 BUILT: Final = Path(__file__).resolve().parent / "built"
 ASSETS: Final = "/assets"
@@ -57,8 +57,24 @@ def web_routes(config: Config, demo: DemoBackend | None) -> list[BaseRoute]:
 
     routes: list[BaseRoute] = [Route("/", front, methods=["GET"])]
     if demo is not None:
-        routes += demo_routes(demo)
+        routes += [*demo_routes(demo), Route("/demo/clerk", _clerk_page(config, demo), methods=["GET"])]
     return [*routes, Mount(ASSETS, _Bundles(directory=BUILT, check_dir=False), name="assets")]
+
+
+def _clerk_page(config: Config, demo: DemoBackend) -> Callable[[Request], Awaitable[Response]]:
+    async def clerk(request: Request) -> Response:
+        """GET /demo/clerk: it brings an administrator's token, so that no other machine's browser gets it."""
+        if not is_local(request):
+            body = "<p>店员页只给运行收银的这台电脑：请在那里用 127.0.0.1 或 localhost 打开。</p>"
+            refusal = _PAGE.format(title="店员 · 收银", head="", body=body)
+            return HTMLResponse(refusal, status_code=403, headers=page_headers(config))
+        visit = await demo.visit(request)
+        opening = await demo.opening(request, visit) | demo.operators(visit)
+        response = HTMLResponse(render_clerk(opening), headers=page_headers(config))
+        demo.remember(response, visit)
+        return response
+
+    return clerk
 
 
 def render_graphiql(config: Config, token: str | None = None) -> str:
@@ -72,6 +88,11 @@ def render_graphiql(config: Config, token: str | None = None) -> str:
 def render_shop(opening: Mapping[str, Any]) -> str:
     """The demo shop's page, with the visitor's session in it."""
     return _render("shop", title="收银 · 演示小店", page=opening)
+
+
+def render_clerk(opening: Mapping[str, Any]) -> str:
+    """The clerk's page of the demo shop, with the operators' tokens in it."""
+    return _render("clerk", title="店员 · 收银", page=opening)
 
 
 def render_front(config: Config) -> str:

@@ -6,6 +6,14 @@ insert into public.orders (user_id, title, amount, created_at)
 values ($1, $2, $3::bigint / 100.0, $4)
 returning id, title, amount::text as amount;
 
+-- name: sold
+-- The latest orders that money came in for, of all visitors. Leans on the primary key. $1 how many
+select id, title
+from public.orders
+where status in ('paid', 'refunded')
+order by id desc
+limit $1;
+
 -- name: ways
 -- Each way to pay that is on offer, with the application it runs under where the page names none: that of the oldest
 -- enabled account which offers it, as for a payment. `logs_in` says whether web pages can log payers in through it.

@@ -129,8 +129,8 @@ async def waiting(market: Market, payment: Payment) -> bool:
     found: bool = await market.shop.connection.fetchval(
         "select exists (select 1 from shouyin.refund where payment_id = $1 and status in ('CREATED', 'PENDING'))"
         " or exists (select 1 from shouyin.notification where due_at is not null)"
-        " or exists (select 1 from shouyin.event e"
-        " where e.payment_id = $1 and e.kind in ('refund.refunded', 'refund.failed') and not exists (select 1 from shouyin.flow_run r where r.event_id = e.id))"
+        " or exists (select 1 from shouyin.event e where e.payment_id = $1 and e.kind in ('refund.refunded',"
+        " 'refund.failed') and not exists (select 1 from shouyin.flow_run r where r.event_id = e.id))"
         " or exists (select 1 from shouyin.flow_run where status <> 'DONE')",
         payment.id,
     )

@@ -14,6 +14,7 @@ from tests.web.visits import (
     PAID,
     PAY_AT_THE_CASHIER,
     PHONE,
+    SHIFTED,
     STATUS,
     WATCHING,
     assert_untroubled,
@@ -197,7 +198,7 @@ async def test_pages_fit_and_do_not_jump(
     page = await browser.open(stack.url, size=size, dark=dark)
     await page.wait("document.querySelector('#pay')")
     await page.screenshot(kept / f"shop-{name}.png")
-    assert await page.run(_SHIFTED) == 0
+    assert await page.run(SHIFTED) == 0
     await press_pay(page, "ALIPAY_QR")
     await page.wait(f"{WATCHING} && document.querySelector('.code img').naturalWidth > 0")
     await page.screenshot(kept / f"paying-{name}.png")
@@ -208,13 +209,3 @@ async def test_pages_fit_and_do_not_jump(
     await page.screenshot(kept / f"paid-{name}.png")
     assert await page.run(OVERFLOW) <= 0
     assert_untroubled(page)
-
-
-# The sum of layout shifts that no press explains.
-_SHIFTED = """new Promise(resolve => {
-  let sum = 0;
-  new PerformanceObserver(list => {
-    for (const entry of list.getEntries()) if (!entry.hadRecentInput) sum += entry.value;
-  }).observe({type: 'layout-shift', buffered: true});
-  requestAnimationFrame(() => setTimeout(() => resolve(sum)));
-})"""

@@ -25,7 +25,7 @@ async def test_examples_run_and_a_subscription_follows_a_payment_to_its_end(
     stack: Stack, browser: Browser, tmp_path: Path
 ) -> None:
     page = await browser.open(f"{stack.url}/graphql")
-    await page.wait("document.querySelectorAll('.graphiql-tab').length === 8 && document.querySelector('.view-line')")
+    await page.wait("document.querySelectorAll('.graphiql-tab').length === 12 && document.querySelector('.view-line')")
     await page.press(RUN)
     await page.wait(f"{RESPONSE}.includes('青瓷茶杯')")
 
@@ -45,9 +45,48 @@ async def test_examples_run_and_a_subscription_follows_a_payment_to_its_end(
     assert page.foreign_requests == []
 
 
+async def test_refund_is_refused_until_its_example_grants_it_and_is_watched_by_the_payments_owner(
+    stack: Stack, browser: Browser
+) -> None:
+    await stack.database.execute("delete from shouyin.permission where action = 'payment.refund'")
+    page = await browser.open(f"{stack.url}/graphql")
+    await page.wait("document.querySelectorAll('.graphiql-tab').length === 12 && document.querySelector('.view-line')")
+    await run_example(page, "Pay")
+    await page.wait(f"{RESPONSE}.includes('codeUrl')")
+    order_id = await stack.database.fetchval("select max(id) from public.orders")
+    await stack.pay_at_the_sandbox(order_id)
+    await run_example(page, "Refund")
+    await page.wait(f"{RESPONSE}.includes('FORBIDDEN')")
+    assert await stack.database.fetchval("select count(*) from shouyin.refund where order_id = $1", order_id) == 0
+
+    await run_example(page, "Grant")
+    await page.wait(f"/grantPermission\\W+true/.test({RESPONSE})")
+    await run_example(page, "Refund")
+    await page.wait(f"{RESPONSE}.includes('outRefundNo')")
+    await run_example(page, "WatchRefunds")
+    await page.wait(f"{RESPONSE}.includes('REFUNDED')")
+    amounts = await stack.database.fetch("select amount_fen from shouyin.refund where order_id = $1", order_id)
+    assert [row["amount_fen"] for row in amounts] == [100]
+    bound = "select largest_refund_fen from shouyin.permission where role = 'clerk' and action = 'payment.refund'"
+    assert await stack.database.fetchval(bound) == 50000
+    assert page.complaints == []
+
+
+async def test_plan_is_sold_by_its_example(stack: Stack, browser: Browser) -> None:
+    page = await browser.open(f"{stack.url}/graphql")
+    await page.wait("document.querySelectorAll('.graphiql-tab').length === 12 && document.querySelector('.view-line')")
+    await run_example(page, "SetPlan")
+    await page.wait(f"{RESPONSE}.includes('planExpiresAt')")
+    row = await stack.database.fetchrow("select plan, plan_expires_at::text as ends from shouyin.activation")
+    assert row is not None
+    assert (row["plan"], row["ends"][:10]) == ("标准版", "2098-12-31")
+    await run_example(page, "Feature")
+    await page.wait(f"{RESPONSE}.includes('payment.create') && {RESPONSE}.includes('标准版')")
+
+
 async def test_admin_example_runs_with_the_admins_token(stack: Stack, browser: Browser) -> None:
     page = await browser.open(f"{stack.url}/graphql")
-    await page.wait("document.querySelectorAll('.graphiql-tab').length === 8 && document.querySelector('.view-line')")
+    await page.wait("document.querySelectorAll('.graphiql-tab').length === 12 && document.querySelector('.view-line')")
     await run_example(page, "Activate")
     # The table is bound already; that this is said, and not FORBIDDEN, shows whose token was sent.
     await page.wait(f"{RESPONSE}.includes('errors')")
@@ -58,7 +97,7 @@ async def test_admin_example_runs_with_the_admins_token(stack: Stack, browser: B
 
 async def test_no_token_is_left_in_the_browsers_storage(stack: Stack, browser: Browser) -> None:
     page = await browser.open(f"{stack.url}/graphql")
-    await page.wait("document.querySelectorAll('.graphiql-tab').length === 8 && document.querySelector('.view-line')")
+    await page.wait("document.querySelectorAll('.graphiql-tab').length === 12 && document.querySelector('.view-line')")
     await page.press(RUN)
     await page.wait(f"{RESPONSE}.includes('青瓷茶杯')")
     await page.wait("JSON.stringify(localStorage).includes('graphiql')")

@@ -59,6 +59,8 @@ async def test_front_page_without_the_demo_says_nothing_about_the_deployment(
         assert "<script" not in answer.text
         for path in ("/demo/session", "/demo/orders"):
             assert (await http.post(url + path)).status_code == 404
+        for path in ("/demo/clerk", "/demo/clerk/orders"):
+            assert (await http.get(url + path)).status_code == 404
 
 
 async def test_pages_forbid_other_hosts_inline_scripts_frames_and_caches(
@@ -166,9 +168,49 @@ async def test_forged_cookie_makes_a_new_visitor(shop: httpx.AsyncClient) -> Non
         ("127.0.0.1.evil.test", False),
     ],
 )
-async def test_admin_token_is_given_to_loopback_names_only(shop: httpx.AsyncClient, host: str, *, given: bool) -> None:
+async def test_operators_tokens_are_given_to_loopback_names_only(
+    shop: httpx.AsyncClient, host: str, *, given: bool
+) -> None:
     answer = await shop.post("/demo/session", headers={"host": host})
-    assert (answer.json()["adminToken"] is not None) is given
+    for name in ("adminToken", "clerkToken"):
+        assert (answer.json()[name] is not None) is given
+
+
+async def test_clerks_page_and_tokens_are_for_browsers_on_this_machine(
+    config: Config, clock: Clock, shop: httpx.AsyncClient, orders: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    here = await shop.get("/demo/clerk")
+    assert here.status_code == 200
+    assert here.headers["cache-control"] == "no-store"
+    page = json.loads(re.search(r'id="page">(.*?)</script>', here.text).group(1))  # type: ignore[union-attr]  # asserted by use
+    known = Authenticator(config, clock)
+    clerk, admin = [await known.principal(page[name]) for name in ("clerkToken", "adminToken")]
+    assert set(clerk.roles) == {config.admin_role, "clerk"}
+    assert set(admin.roles) == {config.admin_role}
+    # A grant is an administrator's to give: none comes with the page.
+    assert await orders.fetchval("select count(*) from shouyin.permission where action = 'payment.refund'") == 0
+    assert (await shop.get("/demo/clerk/orders")).json() == {"orders": []}
+
+    for host in ("shop.test", "127.0.0.1.evil.test"):
+        refused = await shop.get("/demo/clerk", headers={"host": host})
+        assert refused.status_code == 403
+        assert "eyJ" not in refused.text
+        assert (await shop.get("/demo/clerk/orders", headers={"host": host})).status_code == 403
+        session = (await shop.post("/demo/session", headers={"host": host})).json()
+        assert (session["adminToken"], session["clerkToken"], session["clerk"]) == (None, None, False)
+
+
+async def test_clerk_is_shown_the_latest_orders_that_were_paid_whoever_placed_them(
+    shop: httpx.AsyncClient, orders: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    made = []
+    for index, status in enumerate(["paid", "unpaid", "failed", "refunded", *["paid"] * 7]):
+        values = (100 + index, f"tea {index}", status)
+        made.append(await orders.fetchval(
+            "insert into public.orders (user_id, title, amount, status) values ($1, $2, 1, $3) returning id", *values
+        ))  # fmt: skip
+    shown = (await shop.get("/demo/clerk/orders")).json()["orders"]
+    assert shown == [{"orderId": str(made[index]), "title": f"tea {index}"} for index in range(10, 2, -1)]
 
 
 async def test_order_is_inserted_for_the_visitor_at_our_price(

@@ -11,6 +11,14 @@ PAID = f"{STATUS} === 'SUCCESSFUL' && {ORDER_STATUS} === '已付款'"
 # By how much the page is wider than the window; a negative number is the space kept for a scroll bar.
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 PAY_AT_THE_CASHIER = "form[action$='/pay'] button, form[action*='/pay?'] button"
+# The sum of layout shifts that no press explains.
+SHIFTED = """new Promise(resolve => {
+  let sum = 0;
+  new PerformanceObserver(list => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) sum += entry.value;
+  }).observe({type: 'layout-shift', buffered: true});
+  requestAnimationFrame(() => setTimeout(() => resolve(sum)));
+})"""
 
 
 async def order_on(page: Page) -> int:

@@ -10,7 +10,7 @@
     cloud*.py        the keyless calls from inside WeChat's cloud
     open_platform*.py  logins, app tokens, links
     pages.py         the payer's pages; bridge.py: the stand-in for WeChat's JavaScript bridge
-    control.py       /_control/wechat for APIv3's keys
+    control.py       /_control/wechat for APIv3's keys, and for notices of refunds that tell something else
 
 Each way to pay is a channel of the trade book: it reads and answers calls, writes notices and judges acknowledgements.
 Source of every rule: pay.weixin.qq.com and developers.weixin.qq.com as read in 2026.

@@ -1,4 +1,4 @@
-"""`/_control/wechat`: keys, clocks and probes of the pretend WeChat.
+"""`/_control/wechat`: keys, clocks, probes and untrue notices of the pretend WeChat.
 
 GET    /_control/wechat/merchants                                  which keys sign for whom
 GET    /_control/wechat/merchants/{mchid}

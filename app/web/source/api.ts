@@ -5,7 +5,7 @@
  * neither the return from the cashier nor a lost connection counts as a result.
  */
 import { type Client, createClient } from "graphql-ws";
-import { currentToken, renewSession } from "./session";
+import { currentToken, renewSession, type Who } from "./session";
 
 /** The server answered and said no. `code` is stable; `message` is meant for the payer. */
 export class Refused extends Error {
@@ -34,7 +34,7 @@ function refusal(errors: readonly WireError[]): Refused {
 }
 
 /** Sends one operation. Raises Refused or Unreachable; after Unreachable it is repeated only under the same key. */
-export async function send<T>(query: string, variables: Record<string, unknown>): Promise<T> {
+export async function send<T>(query: string, variables: Record<string, unknown>, who: Who = "visitor"): Promise<T> {
   let answer: { data?: T | null; errors?: WireError[] };
   try {
     const response = await fetch("/graphql", {
@@ -42,7 +42,7 @@ export async function send<T>(query: string, variables: Record<string, unknown>)
       headers: {
         "Content-Type": "application/json",
         Accept: "application/graphql-response+json, application/json",
-        Authorization: `Bearer ${await currentToken()}`,
+        Authorization: `Bearer ${await currentToken(who)}`,
       },
       body: JSON.stringify({ query, variables }),
       signal: AbortSignal.timeout(20_000),
@@ -56,6 +56,31 @@ export async function send<T>(query: string, variables: Record<string, unknown>)
   return answer.data;
 }
 
+const ATTEMPTS = 6;
+
+/** A key that is new for each press of a button; works without a secure context too (a phone on the LAN). */
+export function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Sends a mutation whose input has a key; a lost answer is asked for again under it, so that it never happens twice. */
+export async function sendOnce<T>(
+  query: string,
+  input: { idempotencyKey: string } & Record<string, unknown>,
+  report: (text: string) => void,
+  who: Who = "visitor",
+): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await send<T>(query, { input }, who);
+    } catch (error) {
+      if (!(error instanceof Unreachable) || attempt === ATTEMPTS) throw error;
+      report(`没有收到回答，用同一个幂等键再试（第 ${attempt + 1} 次）`);
+      await new Promise((resume) => setTimeout(resume, 400 * 2 ** attempt));
+    }
+  }
+}
+
 export type Connection = "connecting" | "open" | "lost";
 
 const FIRST_WAIT_MS = 400;
@@ -67,13 +92,13 @@ function waitBefore(attempt: number): number {
 }
 
 /** Opens the socket with the first watch and keeps trying for as long as anything is watched. */
-export function connect(report: (state: Connection, detail?: string) => void): Client {
+export function connect(report: (state: Connection, detail?: string) => void, who: Who = "visitor"): Client {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   let socket: WebSocket | undefined;
   let silence: ReturnType<typeof setTimeout> | undefined;
   const client = createClient({
     url: `${scheme}//${location.host}/graphql`,
-    connectionParams: async () => ({ Authorization: `Bearer ${await currentToken()}` }),
+    connectionParams: async () => ({ Authorization: `Bearer ${await currentToken(who)}` }),
     // The library's own default is five attempts, and then silence.
     retryAttempts: Infinity,
     shouldRetry: () => true,

@@ -2,7 +2,7 @@
 /** One payment, as the server's record has it, from the code on the screen to the final state. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Amount } from "./choice";
-import { CLOSE, METHODS, NEW_TAB, ORDER_STATUS, type Order, type Payment, SYNC, yuan } from "./payment";
+import { CLOSE, givenBack, METHODS, NEW_TAB, ORDER_STATUS, type Order, PAID, type Payment, SYNC, yuan } from "./payment";
 import { visitor } from "./session";
 
 export type Stage = "choosing" | "opening" | "watching";
@@ -11,13 +11,17 @@ type Look = "waiting" | "checking" | "good" | "bad" | "gone";
 
 function lookOf(payment: Payment | undefined): { look: Look; title: string; text: string } {
   if (!payment) return { look: "checking", title: "正在读取订单", text: "马上就好。" };
+  const { done, underway } = givenBack(payment);
+  if (underway && PAID.has(payment.status)) {
+    return { look: "waiting", title: "退款中", text: `¥${underway} 正在原路退回。` };
+  }
   switch (payment.status) {
     case "SUCCESSFUL":
       return { look: "good", title: "支付成功", text: "渠道的结果已经核对，订单随之更新。" };
     case "PARTIALLY_REFUNDED":
-      return { look: "good", title: "已部分退款", text: "部分款项已经退回。" };
+      return { look: "good", title: "部分退款", text: `已退款 ¥${done}，原路退回。` };
     case "REFUNDED":
-      return { look: "gone", title: "已全额退款", text: "款项已经退回。" };
+      return { look: "gone", title: "已全额退款", text: `已退款 ¥${done}，原路退回。` };
     case "FAILED":
       return { look: "bad", title: "支付失败", text: "没有扣款，可以换一种方式再付。" };
     case "CLOSED":
@@ -177,6 +181,7 @@ function Facts({ payment, order }: { payment: Payment | undefined; order: Order 
       ? ["渠道单号", payment?.transactionId && <code>{payment.transactionId}</code>]
       : ["剩余时间", <Countdown until={payment.expiresAt} />],
     ["支付时间", payment?.paidAt && new Date(payment.paidAt).toLocaleString("zh-CN")],
+    ["退款", payment && back(payment), "given-back"],
   ];
   return (
     <dl>
@@ -188,6 +193,11 @@ function Facts({ payment, order }: { payment: Payment | undefined; order: Order 
       ))}
     </dl>
   );
+}
+
+function back(payment: Payment): string {
+  const { done, underway } = givenBack(payment);
+  return [done && `已退 ¥${done}`, underway && `退款中 ¥${underway}`].filter(Boolean).join("，");
 }
 
 function Countdown({ until }: { until: string }) {

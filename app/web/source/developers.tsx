@@ -1,9 +1,10 @@
 /** @jsxImportSource preact */
 /** The part of the page that shows what happens underneath: arrivals, and how to build the same. */
+import type { Session } from "./session";
 
 export interface Entry {
   at: Date;
-  kind: "支付" | "订单" | "连接";
+  kind: "支付" | "退款" | "订单" | "连接";
   text: string;
   tone?: "good" | "bad" | "quiet" | undefined;
 }
@@ -40,7 +41,7 @@ const STEPS: [string, string][] = [
   ["后台照结果办事", "async def on_payment(result, connection):\n    if result.already_processed:\n        return\n    await connection.execute(…)"],
 ];
 
-export function Integration({ graphiql, sandboxUrl }: { graphiql: boolean; sandboxUrl: string | null }) {
+export function Integration({ graphiql, sandboxUrl, clerk }: Pick<Session, "graphiql" | "sandboxUrl" | "clerk">) {
   return (
     <section class="panel" aria-labelledby="links-title">
       <h2 id="links-title">给开发者</h2>
@@ -49,6 +50,12 @@ export function Integration({ graphiql, sandboxUrl }: { graphiql: boolean; sandb
           <a href="/graphql">
             <b>GraphiQL</b>
             <small>示例操作，按一下就能跑</small>
+          </a>
+        )}
+        {clerk && (
+          <a href="/demo/clerk" target="_blank" rel="noopener">
+            <b>店员</b>
+            <small>已付订单：授权、全额或部分退款</small>
           </a>
         )}
         {sandboxUrl && (

@@ -3,7 +3,8 @@
 export interface Example {
   query: string;
   variables: Record<string, unknown>;
-  admin?: boolean;
+  /** Whose token the tab brings, where the server gives it; else the visitor's. */
+  as?: "admin" | "clerk";
 }
 
 /** Stands for the id of the payment that was made last on this page; replaced as soon as there is one. */
@@ -112,7 +113,60 @@ mutation Close($paymentId: ID!) {
       variables: { paymentId: PAYMENT_PLACEHOLDER },
     },
     {
-      query: `# 支付功能现在的状态。
+      query: `# 管理员：授权角色 clerk 退款。在这以前，
+# 谁都不能退，管理员也一样。可以设上限。
+mutation Grant($role: String!, $largest: Yuan) {
+  grantPermission(role: $role, action: "payment.refund", largestRefund: $largest)
+}
+`,
+      variables: { role: "clerk", largest: "500.00" },
+      as: "admin",
+    },
+    {
+      query: `# 店员：退一部分。同一个 idempotencyKey
+# 再运行多少次，也只退一次。
+mutation Refund($input: RefundPaymentInput!) {
+  refundPayment(input: $input) {
+    id
+    outRefundNo
+    amount
+    status
+    checking
+  }
+}
+`,
+      variables: {
+        input: {
+          paymentId: PAYMENT_PLACEHOLDER,
+          amount: "1.00",
+          reason: "GraphiQL 示例",
+          idempotencyKey: `graphiql-refund-${orderId}`,
+        },
+      },
+      as: "clerk",
+    },
+    {
+      query: `# 订阅一笔支付的退款：已有的和以后的。
+# 在店员页（/demo/clerk）再退一笔，这里就会收到。
+subscription WatchRefunds($paymentId: ID!) {
+  refunds(paymentId: $paymentId) {
+    id
+    amount
+    status
+    final
+    checking
+    reason
+    failure {
+      explanationZh
+    }
+    version
+  }
+}
+`,
+      variables: { paymentId: PAYMENT_PLACEHOLDER },
+    },
+    {
+      query: `# 管理员：支付功能现在的状态，授了哪些权。
 query Feature {
   paymentFeature {
     active
@@ -120,10 +174,30 @@ query Feature {
     plan
     planExpiresAt
   }
+  permissions {
+    role
+    action
+    scope
+    largestRefund
+    grantedBy
+  }
 }
 `,
       variables: {},
-      admin: true,
+      as: "admin",
+    },
+    {
+      query: `# 管理员：出售或续订套餐，立即生效。
+# 到期后新的支付会被拒绝（PLAN_EXPIRED）。
+mutation SetPlan($plan: String!, $expiresAt: DateTime!) {
+  setPlan(plan: $plan, expiresAt: $expiresAt) {
+    plan
+    planExpiresAt
+  }
+}
+`,
+      variables: { plan: "标准版", expiresAt: "2099-01-01T00:00:00+08:00" },
+      as: "admin",
     },
     {
       query: `# 管理员：绑定自己的订单表。
@@ -142,9 +216,10 @@ mutation Activate($input: ActivatePaymentsInput!) {
           amountColumn: "amount",
           statusColumn: "status",
           paidStatus: "paid",
+          refundedStatus: "refunded",
         },
       },
-      admin: true,
+      as: "admin",
     },
   ];
 }

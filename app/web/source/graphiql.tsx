@@ -21,10 +21,11 @@ interface Page {
   assets: string;
 }
 
-/** A development session: a user who owns the order, and the admin's token where the server trusts this visitor. */
+/** A development session: a user who owns the order, and the operators' tokens where the server trusts this visitor. */
 interface Opening {
   token: string | null;
   adminToken: string | null;
+  clerkToken: string | null;
   orderId: string;
 }
 
@@ -55,7 +56,7 @@ const ORDER = "shouyin:order";
 
 /** Asks the demo shop for a visitor and an order to play with; without the demo there is neither. */
 async function open(): Promise<Opening> {
-  const bare: Opening = { token: page.token, adminToken: null, orderId: "1" };
+  const bare: Opening = { token: page.token, adminToken: null, clerkToken: null, orderId: "1" };
   if (!page.demo) return bare;
   const post = async (path: string, body: unknown) => {
     const headers = { "Content-Type": "application/json" };
@@ -64,19 +65,19 @@ async function open(): Promise<Opening> {
     return response.json();
   };
   try {
-    const { token, adminToken, userId } = await post("/demo/session", {});
+    const { token, adminToken, clerkToken, userId } = await post("/demo/session", {});
     const kept = JSON.parse(sessionStorage.getItem(ORDER) ?? "null");
-    if (kept?.userId === userId) return { token, adminToken, orderId: kept.orderId };
+    if (kept?.userId === userId) return { token, adminToken, clerkToken, orderId: kept.orderId };
     const { orderId } = await post("/demo/orders", { product: "cup" });
     sessionStorage.setItem(ORDER, JSON.stringify({ userId, orderId }));
-    return { token, adminToken, orderId };
+    return { token, adminToken, clerkToken, orderId };
   } catch {
     return bare;
   }
 }
 
-/** Tabs of the last visit in this browser tab, or the examples. Admin examples keep the admin's token. */
-function openingTabs({ token, adminToken, orderId }: Opening) {
+/** Tabs of the last visit in this browser tab, or the examples. An operator's examples keep their token. */
+function openingTabs({ token, adminToken, clerkToken, orderId }: Opening) {
   const fresh = examples(orderId);
   let tabs = fresh.map(asTab);
   try {
@@ -85,10 +86,11 @@ function openingTabs({ token, adminToken, orderId }: Opening) {
   } catch {
     // An unreadable note is as good as none.
   }
-  const forAdmin = new Set(fresh.filter((example) => example.admin).map((example) => example.query));
+  const tokens = { admin: adminToken, clerk: clerkToken };
+  const tokenOf = new Map(fresh.map(({ query, as }) => [query, as && tokens[as]]));
   return tabs.map((tab) => ({
     ...tab,
-    headers: headersWith((forAdmin.has(tab.query ?? "") ? adminToken : null) ?? token),
+    headers: headersWith(tokenOf.get(tab.query ?? "") ?? token),
   }));
 }
 

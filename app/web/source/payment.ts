@@ -1,4 +1,4 @@
-/** What the shop page asks of the API, and the Chinese words for what it answers. */
+/** What the shop's pages ask of the API, and the Chinese words for what it answers. */
 
 export interface Payment {
   id: string;
@@ -6,6 +6,8 @@ export interface Payment {
   method: string;
   amount: string;
   paidAmount: string | null;
+  refundedAmount: string;
+  refundableAmount: string;
   status: "PENDING" | "SUCCESSFUL" | "FAILED" | "CLOSED" | "PARTIALLY_REFUNDED" | "REFUNDED";
   final: boolean;
   checking: boolean;
@@ -20,6 +22,21 @@ export interface Payment {
     | null;
   paidAt: string | null;
   expiresAt: string;
+  version: number;
+}
+
+export interface Refund {
+  id: string;
+  paymentId: string;
+  amount: string;
+  outRefundNo: string;
+  status: "PENDING" | "REFUNDED" | "FAILED";
+  final: boolean;
+  checking: boolean;
+  reason: string | null;
+  failure: { explanationZh: string; providerMessage: string | null } | null;
+  createdAt: string;
+  refundedAt: string | null;
   version: number;
 }
 
@@ -38,8 +55,8 @@ export interface Order {
   data: { title?: string; amount?: string | number; status?: string };
 }
 
-const PAYMENT_FIELDS = `
-  id orderId method amount paidAmount status final checking outTradeNo transactionId
+export const PAYMENT_FIELDS = `
+  id orderId method amount paidAmount refundedAmount refundableAmount status final checking outTradeNo transactionId
   failure { code providerCode providerMessage explanationZh }
   action {
     __typename
@@ -49,13 +66,18 @@ const PAYMENT_FIELDS = `
   }
   paidAt expiresAt version`;
 
+export const REFUND_FIELDS = `
+  id paymentId amount outRefundNo status final checking reason failure { explanationZh providerMessage }
+  createdAt refundedAt version`;
+
 export const CREATE = `mutation Pay($input: CreatePaymentInput!) { createPayment(input: $input) {${PAYMENT_FIELDS} } }`;
 export const SYNC = `mutation Sync($id: ID!) { syncPayment(id: $id) {${PAYMENT_FIELDS} } }`;
 export const CLOSE = `mutation Close($id: ID!) { closePayment(id: $id) {${PAYMENT_FIELDS} } }`;
 export const READ_ORDER = `query Order($id: ID!) { order(id: $id) { id data } }`;
 export const EXPLAIN = `query Explain($message: String!) { explainWechatError(message: $message) { explanationZh } }`;
 export const PAYMENTS_OF_ORDER = `query Payments($orderId: ID!) { payments(orderId: $orderId) {${PAYMENT_FIELDS} } }`;
-export const WATCH_PAYMENT = `subscription Payment($id: ID!) { payment(id: $id, untilFinal: true) {${PAYMENT_FIELDS} } }`;
+export const WATCH_PAYMENT = `subscription Payment($id: ID!) { payment(id: $id) {${PAYMENT_FIELDS} } }`;
+export const WATCH_REFUNDS = `subscription Refunds($id: ID!) { refunds(paymentId: $id) {${REFUND_FIELDS} } }`;
 export const WATCH_ORDER = `subscription Order($id: ID!) { order(id: $id) { id data } }`;
 
 /** Name and hint of each way to pay. */
@@ -82,6 +104,26 @@ export const ORDER_STATUS: Record<string, string> = {
   failed: "付款失败",
   refunded: "已退款",
 };
+
+/** Money came in, and may have gone back since. */
+export const PAID = new Set<Payment["status"]>(["SUCCESSFUL", "PARTIALLY_REFUNDED", "REFUNDED"]);
+
+export const REFUND_STATUS: Record<Refund["status"], string> = { PENDING: "退款中", REFUNDED: "已退款", FAILED: "退款未成功" };
+
+const fen = (amount: string) => Number(yuan(amount).replace(".", ""));
+
+/** What went back, and what is on its way back, as yuan; null is nothing. */
+export function givenBack(payment: Payment): { done: string | null; underway: string | null } {
+  const done = fen(payment.refundedAmount);
+  const underway = fen(payment.paidAmount ?? "0") - done - fen(payment.refundableAmount);
+  const text = (amount: number) => (amount > 0 ? `${Math.floor(amount / 100)}.${String(amount % 100).padStart(2, "0")}` : null);
+  return { done: text(done), underway: text(underway) };
+}
+
+/** The newer of two states of one row: what arrives late or twice changes nothing. */
+export function newer<T extends { id: string; version: number }>(known: Record<string, T>, next: T): Record<string, T> {
+  return (known[next.id]?.version ?? -1) < next.version ? { ...known, [next.id]: next } : known;
+}
 
 /** "39.9" → "39.90": the order's own column may print an amount either way. */
 export function yuan(amount: string | number | undefined): string {

@@ -1,4 +1,4 @@
-/** The demo visitor: a user id and a token, given by the server with the page and renewed through a cookie. */
+/** Who the page acts as: the demo visitor, and on the clerk's page the operators; renewed through a cookie. */
 
 export interface Product {
   id: string;
@@ -25,7 +25,17 @@ export interface Session {
   ways: Way[];
   sandboxUrl: string | null;
   graphiql: boolean;
+  /** Whether this browser may open the clerk's page. */
+  clerk: boolean;
+  /** The operators' tokens, where the server gives them. */
+  adminToken?: string | null;
+  clerkToken?: string | null;
 }
+
+/** Whose token is sent. */
+export type Who = "visitor" | "admin" | "clerk";
+
+const TOKENS = { visitor: "token", admin: "adminToken", clerk: "clerkToken" } as const;
 
 export interface DemoOrder {
   orderId: string;
@@ -51,9 +61,9 @@ export function renewSession(): Promise<void> {
 }
 
 /** A token good for another minute at least, as far as this device's clock can tell. */
-export async function currentToken(): Promise<string> {
+export async function currentToken(who: Who): Promise<string> {
   if (Date.parse(session.expiresAt) - Date.now() < 60_000) await renewSession().catch(() => {});
-  return session.token;
+  return session[TOKENS[who]] ?? "";
 }
 
 /** Inserts a row in the shop's own orders table, as the merchant's backend would. */

@@ -1,6 +1,6 @@
 /** @jsxImportSource preact */
 /**
- * The demo shop: choose, order, pay, and watch the server's record of the payment until it is final.
+ * The demo shop: choose, order, pay, and watch the server's record of the payment, what is given back later included.
  *
  *     choose ──pay──▶ opening ──createPayment──▶ watching ──final──▶ done
  *        ▲               │ refused                  │ failed, closed
@@ -11,37 +11,16 @@
 import type { Client } from "graphql-ws";
 import { render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { type Connection, connect, Refused, send, Unreachable, watch } from "./api";
+import { type Connection, connect, newKey, Refused, send, sendOnce, watch } from "./api";
 import { type Entry, EventLog, Integration } from "./developers";
 import { Checkout, type Stage } from "./checkout";
 import { Choice } from "./choice";
-import { CREATE, EXPLAIN, NEW_TAB, type Order, type Payment, PAYMENTS_OF_ORDER, READ_ORDER, SAME_TAB, SYNC, WATCH_ORDER, WATCH_PAYMENT, yuan } from "./payment";
+import { Header } from "./header";
+import { CREATE, EXPLAIN, NEW_TAB, newer, type Order, PAID, type Payment, PAYMENTS_OF_ORDER, READ_ORDER, type Refund, REFUND_STATUS, SAME_TAB, SYNC, WATCH_ORDER, WATCH_PAYMENT, WATCH_REFUNDS, yuan } from "./payment";
 import { createOrder, type DemoOrder, visitor } from "./session";
 import { wayOf } from "./ways";
 import { forgetPayer, logIn, openCashier, payerFor, takeArrival } from "./wechat";
 import "./shop.css";
-
-const CREATE_ATTEMPTS = 6;
-
-/** A key that is new for each press of the button; works without a secure context too (a phone on the LAN). */
-function newKey(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-const pause = (ms: number) => new Promise((resume) => setTimeout(resume, ms));
-
-/** Opens the payment; a lost answer is asked for again under the same key, so that it can never open two. */
-async function openPayment(input: Record<string, unknown>, report: (text: string) => void): Promise<Payment> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return (await send<{ createPayment: Payment }>(CREATE, { input })).createPayment;
-    } catch (error) {
-      if (!(error instanceof Unreachable) || attempt === CREATE_ATTEMPTS) throw error;
-      report(`没有收到回答，用同一个幂等键再试（第 ${attempt + 1} 次）`);
-      await pause(400 * 2 ** attempt);
-    }
-  }
-}
 
 const asDemoOrder = ({ id, data }: Order): DemoOrder => ({ orderId: id, title: data.title ?? "", amount: yuan(data.amount) });
 
@@ -95,7 +74,7 @@ function Shop() {
     latest.current = next;
     setPayment(next);
     if (next.status === "SUCCESSFUL") setTrouble(undefined);
-    const tone = next.status === "SUCCESSFUL" ? "good" : next.final ? "bad" : undefined;
+    const tone = next.status === "SUCCESSFUL" ? "good" : next.final && !PAID.has(next.status) ? "bad" : undefined;
     log("支付", `${from} #${next.id} v${next.version} ${next.status}${next.checking ? "（确认中）" : ""}`, tone);
   };
 
@@ -131,9 +110,28 @@ function Shop() {
     return watch<{ payment: Payment }>(client.current!, { query: WATCH_PAYMENT, variables: { id } }, {
       value: (data) => receive(data.payment, "推送"),
       refused: (error) => setTrouble(error.message),
-      done: () => latest.current?.id === id && latest.current.final,
+      // Final is not the end: money may arrive for a closed payment, and go back from a paid one.
+      done: () => false,
     });
   }, [place.paymentId]);
+
+  const paid = payment && PAID.has(payment.status) ? payment.id : null;
+  useEffect(() => {
+    if (!paid) return;
+    let known: Record<string, Refund> = {};
+    return watch<{ refunds: Refund }>(client.current!, { query: WATCH_REFUNDS, variables: { id: paid } }, {
+      value: ({ refunds: next }) => {
+        const before = known;
+        known = newer(known, next);
+        if (known === before) return;
+        const why = next.failure?.explanationZh ?? next.reason;
+        const tone = next.status === "REFUNDED" ? "good" : next.status === "FAILED" ? "bad" : undefined;
+        log("退款", `推送 #${next.id} v${next.version} ${REFUND_STATUS[next.status]} ¥${next.amount}${why ? `（${why}）` : ""}`, tone);
+      },
+      refused: (error) => setTrouble(error.message),
+      done: () => false,
+    });
+  }, [paid]);
 
   useEffect(() => {
     if (!place.orderId) return;
@@ -142,7 +140,6 @@ function Shop() {
       value: (data) => {
         setOrder(data.order);
         log("订单", `推送 #${id} status=${data.order.data.status}`, data.order.data.status === "paid" ? "good" : undefined);
-        void recheck(id);
       },
       refused: (error) => setTrouble(error.message),
       done: () => false,
@@ -157,15 +154,6 @@ function Shop() {
   useEffect(() => {
     document.title = payment?.status === "SUCCESSFUL" ? "支付成功 · 收银" : "收银 · 演示小店";
   }, [payment?.status]);
-
-  /** A payment that failed or was closed is watched no more, yet money may still arrive: the order then says so. */
-  async function recheck(orderId: string) {
-    const shown = latest.current;
-    if (!shown?.final || shown.status === "SUCCESSFUL") return;
-    const answer = await send<{ payments: Payment[] }>(PAYMENTS_OF_ORDER, { orderId }).catch(() => undefined);
-    const now = answer?.payments.find((each) => each.id === latest.current?.id);
-    if (now) receive(now, "查询");
-  }
 
   // Another stage is another screen: on a phone the press was far down the last one.
   const screen = stage === "watching";
@@ -221,7 +209,7 @@ function Shop() {
       idempotencyKey: newKey(),
       ...payerFor(wayOf(method)),
     };
-    const opened = await openPayment(input, (text) => log("支付", text, "bad"));
+    const { createPayment: opened } = await sendOnce<{ createPayment: Payment }>(CREATE, input, (text) => log("支付", text, "bad"));
     receive(opened, "回答");
     go(opened.orderId, opened.id);
     const next = opened.action;
@@ -286,7 +274,7 @@ function Shop() {
 
   return (
     <>
-      <Header connection={connection} watching={place.orderId !== null} />
+      <Header connection={connection} watching={place.orderId !== null} name="Shouyin" />
       <main>
         <section class="counter" aria-label="收银台">
           {stage === "choosing" || stage === "opening" ? (
@@ -297,39 +285,11 @@ function Shop() {
         </section>
         <aside aria-label="给开发者">
           <EventLog entries={entries} />
-          <Integration graphiql={visitor().graphiql} sandboxUrl={visitor().sandboxUrl} />
+          <Integration {...visitor()} />
         </aside>
       </main>
     </>
   );
 }
-
-const CONNECTION_WORDS: Record<Connection, string> = { open: "实时", connecting: "连接中", lost: "重连中" };
-
-function Header({ connection, watching }: { connection: Connection; watching: boolean }) {
-  return (
-    <header>
-      <div class="bar">
-        <a class="brand" href="/">
-          <Seal />
-          <span>
-            收银<small>Shouyin</small>
-          </span>
-        </a>
-        <span class={`pill ${watching ? connection : "idle"}`}>
-          <i aria-hidden="true" />
-          {watching ? CONNECTION_WORDS[connection] : "沙箱环境"}
-        </span>
-      </div>
-    </header>
-  );
-}
-
-const Seal = () => (
-  <svg class="seal" viewBox="0 0 32 32" width="32" height="32" aria-hidden="true">
-    <rect width="32" height="32" rx="8" />
-    <path d="M9.5 7.5 16 16l6.5-8.5M16 16v9.5M10 17h12M10 21.5h12" />
-  </svg>
-);
 
 render(<Shop />, document.getElementById("shop")!);

@@ -210,7 +210,7 @@ async def test_every_state_is_reported_as_the_table_says(desk: Desk, word: str) 
         {"status": None}, {"status": 1}, {"amount": None}, {"amount": {}}, {"amount": []}, {"amount": 501},
         {"amount": {"refund": 5.01}}, {"amount": {"refund": "501"}}, {"amount": {"refund": True}},
         {"amount": {"refund": -1}}, {"amount": {"refund": 2**63}}, {"amount": {"refund": 501, "currency": "HKD"}},
-        {"amount": {"refund": 501, "currency": 1}}, 
+        {"amount": {"refund": 501, "currency": 1}},
     ],
     ids=str,
 )  # fmt: skip
@@ -431,8 +431,8 @@ async def test_each_event_says_its_state(bench: Bench, word: str, status: Report
     "changes",
     [
         {"out_refund_no": None}, {"out_refund_no": ""}, {"out_trade_no": None}, {"refund_status": None},
-        {"mchid": None}, {"amount": None}, {"amount": {"refund": "501"}}, {"amount": {"refund": 5.01}}, {"amount": {"refund": -501}},
-        {"amount": {"refund": 501, "currency": "USD"}}, {"amount": [501]},
+        {"mchid": None}, {"amount": None}, {"amount": {"refund": "501"}}, {"amount": {"refund": 5.01}},
+        {"amount": {"refund": -501}}, {"amount": {"refund": 501, "currency": "USD"}}, {"amount": [501]},
     ],
     ids=str,
 )  # fmt: skip
