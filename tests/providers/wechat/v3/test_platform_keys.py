@@ -101,6 +101,17 @@ async def test_a_move_to_the_public_key_in_mid_traffic_costs_no_notification(cli
         assert bench.wechat.downloads == 1
 
 
+async def test_certificates_stay_good_when_wechat_publishes_none_any_more(client: httpx.AsyncClient) -> None:
+    """The end of the move: what WeChat signed with them is still on its way."""
+    async with benching(client, "v3_certificate", **MOVING) as bench:
+        assert await _notified(bench, **by_certificate("one")) is None
+        bench.wechat.certificates = ()
+        bench.clock.advance(timedelta(hours=12))
+        for _ in range(2):
+            assert await _notified(bench, **by_certificate("one")) is None
+        assert bench.wechat.downloads == 2
+
+
 async def test_a_merchant_without_certificates_needs_none(bench: Bench) -> None:
     assert await _notified(bench) is None
     assert bench.wechat.downloads == 0
