@@ -4,7 +4,6 @@ What differs between providers stands in ways.py; nothing here knows one.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import httpx
@@ -13,7 +12,7 @@ import pytest
 from app.errors import OutcomeUnknown, ProviderUnavailable
 from tests.fixtures.market import Market
 from tests.fixtures.shop import BUYER
-from tests.payments.ways import Way, assert_paid, begin, every_way
+from tests.payments.ways import Meanwhile, Way, assert_paid, begin, every_way
 
 KINDS = {
     "ALIPAY_PAGE": "Redirect",
@@ -137,30 +136,11 @@ async def test_close_of_a_paid_payment_returns_it_paid(market: Market, way: Way)
     assert way.words.close not in await market.calls(payment)
 
 
-class PaidMeanwhile(httpx.AsyncHTTPTransport):
-    """A network on which, once it is armed, somebody pays just before our second call arrives."""
-
-    def __init__(self, pay: Callable[[], Awaitable[object]]) -> None:
-        super().__init__()
-        self._pay = pay
-        self._calls: int | None = None
-
-    def arm(self) -> None:
-        self._calls = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if self._calls is not None:
-            self._calls += 1
-            if self._calls == 2:
-                await self._pay()
-        return await super().handle_async_request(request)
-
-
 @every_way
 async def test_a_payment_that_lands_between_the_question_and_the_close_wins(market: Market, way: Way) -> None:
     payment = await begin(market, way)
     await market.show(payment)
-    network = PaidMeanwhile(lambda: market.control("POST", f"/trades/{payment.out_trade_no}/pay", notify=False))
+    network = Meanwhile(2, lambda: market.control("POST", f"/trades/{payment.out_trade_no}/pay", notify=False))
     async with httpx.AsyncClient(transport=network, trust_env=False) as http:
         process = await market.shop.open(http=http)
         await process.payments.sync(BUYER, payment.id, correlation_id="c")  # which may fetch keys as well

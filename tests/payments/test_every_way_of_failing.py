@@ -212,6 +212,25 @@ async def test_a_second_attempt_that_is_turned_away_fails_nothing_the_first_may_
 
 
 @every_way_with_a_call
+async def test_a_second_attempt_that_is_rejected_ends_nothing_the_provider_knows_of(market: Market, way: Way) -> None:
+    await market.control("POST", "/faults", method=way.words.create, kind="lost_reply")
+    payment = await market.create(way.method, mode=way.mode)
+    trade = await market.trade(payment)
+    assert trade is not None
+    await market.control("POST", "/faults", method=way.words.create, **way.words.refused)
+    await market.advance(timedelta(seconds=31))
+    await market.shop.settle()
+    # A code that nobody was ever shown, and that the provider calls unknown, can be paid by nobody.
+    ended = trade["status"] == "UNOPENED"
+    found = await market.find(payment)
+    assert (found.status, found.failure is not None) == (("FAILED", True) if ended else ("CREATED", False))
+    await market.advance(timedelta(minutes=2))
+    await market.shop.settle()
+    found = await market.find(payment)
+    assert (found.status, found.action is not None) == (("FAILED", False) if ended else ("PENDING", True))
+
+
+@every_way_with_a_call
 async def test_a_provider_that_is_not_reached_leaves_a_failed_payment_and_no_trade(market: Market, way: Way) -> None:
     account_id = await market.account(way.mode)
     accounts = market.shop.runtime.accounts
