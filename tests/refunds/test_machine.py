@@ -40,8 +40,7 @@ from tests.fixtures.crash import MORTAL, Died, Plan, mortal_parts
 from tests.fixtures.market import Market
 from tests.fixtures.shop import ADMIN, BUYER
 from tests.payments.ways import Way
-from tests.refunds.conftest import SOME
-from tests.refunds.conftest import CALLS, CLERK, interface
+from tests.refunds.conftest import CALLS, CLERK, SOME, interface
 from tests.refunds.test_every_way import NOT_ENOUGH
 
 pytestmark = MORTAL
