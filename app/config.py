@@ -77,6 +77,8 @@ class Config:
     introspection: bool
     demo: bool
     allowed_origins: tuple[str, ...]
+    # proxies whose word on the caller's address is believed, as uvicorn reads them
+    trusted_proxies: str
     # limits
     pool_size: int
     statement_cache: bool
@@ -129,6 +131,7 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         graphiql=env.flag("GRAPHIQL"),
         introspection=env.flag("INTROSPECTION"),
         demo=env.flag("DEMO"),
+        trusted_proxies=env.text("FORWARDED_ALLOW_IPS", "127.0.0.1,::1"),
         allowed_origins=tuple(origin for origin in env.text("ALLOWED_ORIGINS", "").split(",") if origin),
         pool_size=env.whole("DATABASE_POOL", 10, low=1, high=1000),
         statement_cache=env.flag("STATEMENT_CACHE", default=True),

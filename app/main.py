@@ -139,6 +139,7 @@ def _server_config(config: Config, application: Application) -> uvicorn.Config:
         "server_header": False,
         "date_header": False,
         "backlog": _BACKLOG,
+        "forwarded_allow_ips": config.trusted_proxies,
         "timeout_keep_alive": 75,
         "timeout_graceful_shutdown": _LAST_ANSWERS_S,
         # Refuses with 503 beyond it, whatever else fails to bound; each stream is counted, too.

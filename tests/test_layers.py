@@ -13,7 +13,7 @@ APP = ROOT / "app"
 LAYERS = {
     5: ("main", "worker", "cli", "shop"),
     4: ("api", "runtime", "web"),
-    3: ("payments", "activation", "exports", "merchants", "notifications", "flows", "retention", "wechat"),
+    3: ("payments", "refunds", "activation", "exports", "merchants", "notifications", "flows", "retention", "wechat"),
     2: ("providers",),
     1: ("db", "vault", "auth", "events", "realtime", "doorbell", "drain", "metrics"),
     0: ("errors", "money", "clock", "config", "log"),

@@ -9,17 +9,22 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any, cast
 
 import httpx
 import pytest
+import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from app.api.application import Application
+from app.api.asgi import respond
 from app.auth import issue_token
 from app.config import Config, ConfigError
-from app.main import bind
+from app.main import _server_config, bind
 from app.payments.actions import CreatePayment
 from app.providers.contract import PaymentMethod
 from tests.fixtures.shop import BUYER, Shop
@@ -151,3 +156,31 @@ def test_accepted_sockets_give_up_on_clients_that_stop_reading(port: int) -> Non
 def test_address_that_is_not_ours_is_a_setting_to_change(port: int) -> None:
     with pytest.raises(ConfigError, match=f"PORT: 192.0.2.1:{port} is not to be had"):
         bind("192.0.2.1", port)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "seen"),
+    [("127.0.0.1,::1", "203.0.113.9"), ("127.0.0.0/8", "203.0.113.9"), ("192.0.2.1", "127.0.0.1")],
+)
+async def test_the_caller_is_whom_a_trusted_proxy_names(shop: Shop, proxies: str, seen: str) -> None:
+    """WeChat wants the payer's own address, and a login code is bound to it."""
+    callers: list[str] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            callers.append(scope["client"][0])
+            await respond(send, 200, b"")
+
+    settings = _server_config(replace(shop.config, trusted_proxies=proxies), cast("Application", application))
+    settings.lifespan = "off"
+    listening = bind("127.0.0.1", 0)
+    server = uvicorn.Server(settings)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            origin = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            await http.get(origin, headers={"X-Forwarded-For": "203.0.113.9"})
+    finally:
+        server.should_exit = True
+        await serving
+    assert callers == [seen]

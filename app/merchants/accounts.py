@@ -16,6 +16,9 @@ from app.errors import Forbidden, InvalidInput, NotFound
 from app.providers.contract import Account, AccountInvalid, Provider
 from app.vault import Vault, split_key_id
 
+# Public settings and credentials, as `Provider.seal_input` splits them.
+_Stored = tuple[Mapping[str, Any], Mapping[str, str]]
+
 
 @dataclass(frozen=True, slots=True)
 class MerchantAccountSummary:
@@ -61,6 +64,9 @@ class MerchantAccounts:
         row = await self._db.one("merchant_account.find", account_id)
         if row is None or row["provider"] not in self.providers:
             raise NotFound(f"merchant account {account_id} does not exist")
+        kept = self._opened.get(account_id)
+        if kept is not None and kept.version >= row["version"]:
+            return kept  # others asked for it at the same time, and one of them has opened it
         provider = self.providers[row["provider"]]
         credentials = self._vault.open(row["sealed"], row=_row_name(account_id))
         account = provider.open_account(mode=row["mode"], settings=row["settings"], credentials=credentials)
@@ -130,16 +136,23 @@ class MerchantAccounts:
         """Gives an account other keys or settings; what `fields` does not name stays, and an empty text takes it away.
 
         Every process uses the new ones with its next call; notifications that only the old ones verify are refused, and
-        repeated by the provider. Tested as in `create`. Raises Forbidden, NotFound, InvalidInput, VaultError."""
+        repeated by the provider. An account that received money, or may yet, stays the same merchant's. Tested as in
+        `create`. Raises Forbidden, NotFound, InvalidInput, VaultError."""
         _require_admin(caller)
         now, subject = self._clock.now(), _row_name(account_id)
         async with self._db.transaction() as tx:
             kept = await tx.one("merchant_account.lock", account_id)
             if kept is None or kept["provider"] not in self.providers:
                 raise NotFound(f"merchant account {account_id} does not exist")
-            known = {**kept["settings"], **self._vault.open(kept["sealed"], row=subject)}
-            wanted = {name: str(text) for name, text in (known | dict(fields)).items() if text}
-            settings, credentials, offers = _tested(self.providers[kept["provider"]], kept["mode"], wanted)
+            provider, mode = self.providers[kept["provider"]], kept["mode"]
+            before = kept["settings"], self._vault.open(kept["sealed"], row=subject)
+            wanted = {name: str(text) for name, text in {**before[0], **before[1], **fields}.items() if text}
+            settings, credentials, offers = _tested(provider, mode, wanted)
+            if _receivers_differ(provider, mode, before, (settings, credentials)):
+                held = await tx.one("merchant_account.holds_payments", account_id)
+                assert held is not None
+                if held["holds"]:
+                    raise _other_merchant()
             sealed = self._vault.seal(credentials, row=subject)
             row = await tx.one("merchant_account.change", account_id, settings, sealed, offers, now)
             assert row is not None
@@ -202,6 +215,29 @@ def _tested(
     except AccountInvalid as exc:
         raise InvalidInput(str(exc), field=exc.field, message_zh=f"商户配置有误（{exc.field}）") from exc
     return settings, credentials, {str(method): list(apps) for method, apps in account.offers.items()}
+
+
+def _receivers_differ(provider: Provider, mode: str, before: _Stored, after: _Stored) -> bool:
+    """Whether what the provider says to the one could not be to the other: it would not find the one's payments there.
+
+    An account that cannot be opened any more is nobody's."""
+    try:
+        old, new = (
+            provider.open_account(mode=mode, settings=settings, credentials=credentials).expected_claims
+            for settings, credentials in (before, after)
+        )
+    except AccountInvalid:
+        return False
+    return any(claim in new and old[claim].isdisjoint(new[claim]) for claim in old)
+
+
+def _other_merchant() -> InvalidInput:
+    return InvalidInput(
+        "fields: this account has payments, which the provider would not find under another merchant or application: "
+        "add another account (createMerchantAccount) and disable this one",
+        field="fields",
+        message_zh="该商户账号已有支付记录，不能改为其他商户或应用，请新建商户账号并停用此账号",
+    )
 
 
 def _row_name(account_id: int) -> str:

@@ -195,7 +195,7 @@ class Payments:
         provider = self._provider_for(request, now)
         request = _with_payer(caller, request, provider)
         number = new_number("SY", now)
-        expires_at = now + (request.expires_in or self._limits.default_expiry)
+        expires_at = now + (request.expires_in or min(self._limits.default_expiry, provider.maximum_expiry))
         draft = self._request(request, number, now, expires_at)
         provider.check_request(draft)
         row = await self._db.change(
@@ -223,12 +223,12 @@ class Payments:
                 return await self._accept(payment, account, outcome)
             case Unknown(detail=detail):
                 log.warning("payment.create_unknown", payment_id=payment.id, detail=detail)
-                return await self.reload(payment.id)
+                return await self._in_doubt(payment, outcome)
             case Rejected():
                 failure = failure_of(outcome)
             case NotReached(detail=detail):
                 log.warning("payment.create_not_reached", payment_id=payment.id, detail=detail)
-                failure = not_reached()
+                failure = not_reached(outcome.words)
         return _first_answer_again(await self._refuse(payment, failure))
 
     async def create_again(self, payment: Payment, account: OpenAccount, known: ReportedStatus) -> Payment:
@@ -243,7 +243,7 @@ class Payments:
             case Rejected() if known is ReportedStatus.NOT_FOUND:
                 return await self._refuse(payment, failure_of(outcome))
         log.warning("payment.create_still_unknown", payment_id=payment.id, outcome=type(outcome).__name__)
-        return await self.reload(payment.id)
+        return await self._in_doubt(payment, outcome)
 
     async def _send(self, payment: Payment, account: OpenAccount) -> CreateOutcome:
         request = PaymentRequest(
@@ -267,6 +267,13 @@ class Payments:
             "payment.accept", payment.id, accepted.action, accepted.transaction_id, self._clock.now(), check_at
         )
         return read_payment(row) if row is not None else await self.reload(payment.id)
+
+    async def _in_doubt(self, payment: Payment, outcome: CreateOutcome) -> Payment:
+        """Still CREATED, with the provider's words where it said something worth showing."""
+        if isinstance(outcome, Unknown) and outcome.words is not None:
+            failure = replace(failure_of(outcome.words), code=OutcomeUnknown.code)
+            await self._db.change("payment.doubt", payment.id, failure_json(failure), self._clock.now())
+        return await self.reload(payment.id)
 
     async def _refuse(self, payment: Payment, failure: Failure) -> Payment:
         """FAILED, unless another answer was faster: one attempt's refusal says nothing about what another achieved."""
@@ -433,8 +440,10 @@ def read_order(row: Row) -> Order:
     return Order(id=row["id"], owner=row["owner"], amount_fen=amount_fen, status=row["status"], data=row["data"])
 
 
-def not_reached() -> Failure:
-    """The failure of a payment whose provider was never reached."""
+def not_reached(words: Rejected | None = None) -> Failure:
+    """The failure of a payment whose provider was never reached, or turned it away with these words."""
+    if words is not None:
+        return replace(failure_of(words), code=ProviderUnavailable.code)
     return Failure(
         code=ProviderUnavailable.code,
         provider_code=None,

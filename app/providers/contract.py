@@ -110,16 +110,22 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class NotReached:
-    """Nothing was sent, or it was turned away unread (rate limit): repeat when convenient. `detail` is for the log."""
+    """Nothing was sent, or it was turned away unread (rate limit): repeat when convenient.
+
+    `detail` is for the log, `words` is what a provider said that was reached."""
 
     detail: str
+    words: Rejected | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The provider may have acted. `detail` is for the log."""
+    """The provider may have acted. `detail` is for the log.
+
+    `words` is what it said where that is worth showing while it is asked, such as that it knows the number already."""
 
     detail: str
+    words: Rejected | None = None
 
 
 CreateOutcome = Accepted | Rejected | NotReached | Unknown

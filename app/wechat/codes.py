@@ -31,7 +31,9 @@ _REMEMBERED: Final = timedelta(seconds=60)
 # Longer than a state's life: a state that was used stays used.
 _KEPT: Final = timedelta(minutes=15)
 _FORGOTTEN_AT_ONCE: Final = 20
-_LOOK_EVERY_S: Final = 0.05
+# WeChat usually answers within the first looks; where it does not, anybody may make us wait, often and in vain.
+_FIRST_LOOK_S: Final = 0.05
+_LOOKS_SLOW_TO_S: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,10 @@ class Codes:
 
     async def _first_answer(self, app_id: str, code_hash: bytes, asker_hash: bytes) -> WechatUser:
         """What the first exchange of this code gave, waiting for it where it is under way."""
-        looks = int(self._wait_s / _LOOK_EVERY_S) + 1
-        for look in range(looks):
+        waited, gap = 0.0, _FIRST_LOOK_S
+        while waited <= self._wait_s:
             row = await self._db.one("wechat_app.code", code_hash)
-            if row is None and look == 0:
+            if row is None and not waited:
                 raise WechatCodeInvalid("this login was finished with another code: begin it again")
             if row is None:
                 raise ProviderUnavailable("WeChat gave no answer: try again, with a new code")
@@ -103,7 +105,8 @@ class Codes:
                 raise explain_number(row["errcode"], app_id)
             if row["openid"] is not None:
                 return WechatUser(row["openid"], row["nickname"])
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(gap)
+            waited, gap = waited + gap, min(2 * gap, _LOOKS_SLOW_TO_S)
         raise explain_number(40163, app_id)
 
 

@@ -30,6 +30,12 @@ update shouyin.merchant_account set sealed = $2, updated_at = $3 where id = $1 r
 -- name: lock
 select id, provider, mode, name, settings, sealed, version from shouyin.merchant_account where id = $1 for no key update;
 
+-- name: holds_payments
+-- Whether an account received money, or may yet. Leans on payment_by_account.
+select exists (
+  select from shouyin.payment
+  where merchant_account_id = $1 and (status in ('CREATED', 'PENDING', 'SUCCESSFUL') or check_at is not null)) as holds;
+
 -- name: change
 -- Other keys or settings for the same account. $1 id, $2 settings, $3 sealed, $4 offers, $5 now
 update shouyin.merchant_account set settings = $2, sealed = $3, offers = $4, updated_at = $5 where id = $1

@@ -46,7 +46,7 @@ from shouyin.payment where out_trade_no = $1 for no key update;
 with accepted as (
   update shouyin.payment
   set status = 'PENDING', action = $2, transaction_id = coalesce($3, transaction_id), updated_at = $4, check_at = $5,
-    check_attempts = 0
+    check_attempts = 0, failure = null
   where id = $1 and status = 'CREATED'
   returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
   reserved_refund_fen,
@@ -58,6 +58,12 @@ with accepted as (
   select 'payment.pending', id, order_id, correlation_id, $4 from accepted
 )
 select * from accepted;
+
+-- name: doubt
+-- What the provider said while it is not known what it did. $1 id, $2 failure, $3 now
+update shouyin.payment set failure = $2, updated_at = $3
+where id = $1 and status = 'CREATED' and failure is distinct from $2::jsonb
+returning id;
 
 -- name: fail
 -- Nothing was charged: the provider said no, or was never reached. $1 id, $2 failure, $3 now, $4 statuses it may leave

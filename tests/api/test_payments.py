@@ -213,6 +213,15 @@ OPERATIONS: dict[str, tuple[str, dict[str, str]]] = {
         'mutation { createMerchantAccount(input: {provider: "X", mode: "m", name: "n", fields: {a: "b"}}) { id } }',
         {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "INVALID_INPUT"},
     ),
+    "refundPayment": (
+        'mutation { refundPayment(input: {paymentId: "$payment", amount: "1.00"}) { id } }',
+        {"owner": "FORBIDDEN", "stranger": "NOT_FOUND", "admin": "FORBIDDEN"},
+    ),
+    "refund": ('{ refund(id: "1") { id } }', {"owner": "null", "stranger": "null", "admin": "null"}),
+    "syncRefund": (
+        'mutation { syncRefund(id: "1") { id } }',
+        {"owner": "NOT_FOUND", "stranger": "NOT_FOUND", "admin": "NOT_FOUND"},
+    ),
     "setPlan": (
         'mutation { setPlan(plan: "pro", expiresAt: "2126-01-01T00:00:00Z") { plan } }',
         {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "data"},

@@ -1,5 +1,6 @@
 """Merchant accounts: keys in every form, a self-test, and secrets that never come out."""
 
+import asyncio
 import base64
 from dataclasses import replace
 
@@ -156,3 +157,10 @@ async def test_a_disabled_account_takes_no_new_payments(shop: Shop) -> None:
     assert (await shop.runtime.accounts.open(1)).id == 1
     with pytest.raises(NotFound):
         await shop.runtime.accounts.set_enabled(ADMIN, 99, enabled=True)
+
+
+async def test_an_account_is_opened_once_however_many_ask_at_once(shop: Shop) -> None:
+    """Each opening parses keys, and WeChat's keys are fetched for each."""
+    fresh = await shop.open()
+    opened = await asyncio.gather(*(fresh.accounts.open(1) for _ in range(20)))
+    assert len({id(account.account) for account in opened}) == 1

@@ -2,11 +2,13 @@
 
 from datetime import timedelta
 
+import httpx
 import pytest
 
 from app.errors import InvalidInput, OutcomeUnknown, ProviderRejected
 from tests.fixtures.market import Market
 from tests.fixtures.shop import BUYER
+from tests.payments.ways import Meanwhile
 
 
 @pytest.mark.parametrize("fault", ["20000", "timeout"])
@@ -66,3 +68,20 @@ async def test_a_payer_who_would_never_match_is_refused(market: Market) -> None:
         await market.create(openid="o-7")
     assert refused.value.field == "openid"
     assert await market.shop.count("payment") == 0
+
+
+async def test_a_page_that_is_opened_while_it_is_being_closed_stays_open_here(market: Market) -> None:
+    """The close finds no trade; a moment later there is one, and it can be paid."""
+    payment = await market.create()
+    network = Meanwhile(3, lambda: market.show(payment))
+    async with httpx.AsyncClient(transport=network, trust_env=False) as http:
+        process = await market.shop.open(http=http)
+        network.arm()
+        with pytest.raises(OutcomeUnknown):
+            await process.payments.close(BUYER, payment.id, correlation_id="c")
+    assert await market.find(payment) == payment
+    closed = await market.shop.runtime.payments.close(BUYER, payment.id, correlation_id="c")
+    assert (closed.status, closed.check_at) == ("CLOSED", None)
+    trade = await market.trade(payment)
+    assert trade is not None
+    assert trade["status"] == "CLOSED"

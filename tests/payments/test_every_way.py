@@ -6,12 +6,13 @@ What differs between providers stands in ways.py; nothing here knows one.
 import asyncio
 from datetime import timedelta
 
+import httpx
 import pytest
 
-from app.errors import OutcomeUnknown
+from app.errors import OutcomeUnknown, ProviderUnavailable
 from tests.fixtures.market import Market
 from tests.fixtures.shop import BUYER
-from tests.payments.ways import Way, assert_paid, begin, every_way
+from tests.payments.ways import Meanwhile, Way, assert_paid, begin, every_way
 
 KINDS = {
     "ALIPAY_PAGE": "Redirect",
@@ -133,6 +134,38 @@ async def test_close_of_a_paid_payment_returns_it_paid(market: Market, way: Way)
     await market.shop.settle()
     await assert_paid(market, payment)
     assert way.words.close not in await market.calls(payment)
+
+
+@every_way
+async def test_a_payment_that_lands_between_the_question_and_the_close_wins(market: Market, way: Way) -> None:
+    payment = await begin(market, way)
+    await market.show(payment)
+    network = Meanwhile(2, lambda: market.control("POST", f"/trades/{payment.out_trade_no}/pay", notify=False))
+    async with httpx.AsyncClient(transport=network, trust_env=False) as http:
+        process = await market.shop.open(http=http)
+        await process.payments.sync(BUYER, payment.id, correlation_id="c")  # which may fetch keys as well
+        network.arm()
+        closed = await process.payments.close(BUYER, payment.id, correlation_id="c")
+    assert closed.api_status == "SUCCESSFUL"
+    assert (await market.calls(payment))[way.words.close] == 1
+    await market.shop.settle()
+    await assert_paid(market, payment)
+
+
+@every_way
+async def test_a_close_that_is_turned_away_changes_nothing_and_is_done_later(market: Market, way: Way) -> None:
+    payment = await begin(market, way, expires_in=timedelta(minutes=30))
+    await market.show(payment)
+    await market.control("POST", "/faults", method=way.words.close, count=2, **way.words.turned_away)
+    with pytest.raises((OutcomeUnknown, ProviderUnavailable)):
+        await market.shop.runtime.payments.close(BUYER, payment.id, correlation_id="c")
+    assert (await market.find(payment)).status == "PENDING"
+    # The sweep meets the same, and comes again. Until then the provider's own clock has ended it as well.
+    await market.advance(timedelta(minutes=31))
+    await market.shop.settle()
+    await market.advance(timedelta(minutes=1))
+    await market.shop.settle()
+    assert (await market.find(payment)).api_status == "CLOSED"
 
 
 @every_way

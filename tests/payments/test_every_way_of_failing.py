@@ -212,6 +212,25 @@ async def test_a_second_attempt_that_is_turned_away_fails_nothing_the_first_may_
 
 
 @every_way_with_a_call
+async def test_a_second_attempt_that_is_rejected_ends_nothing_the_provider_knows_of(market: Market, way: Way) -> None:
+    await market.control("POST", "/faults", method=way.words.create, kind="lost_reply")
+    payment = await market.create(way.method, mode=way.mode)
+    trade = await market.trade(payment)
+    assert trade is not None
+    await market.control("POST", "/faults", method=way.words.create, **way.words.refused)
+    await market.advance(timedelta(seconds=31))
+    await market.shop.settle()
+    # A code that nobody was ever shown, and that the provider calls unknown, can be paid by nobody.
+    ended = trade["status"] == "UNOPENED"
+    found = await market.find(payment)
+    assert (found.status, found.failure is not None) == (("FAILED", True) if ended else ("CREATED", False))
+    await market.advance(timedelta(minutes=2))
+    await market.shop.settle()
+    found = await market.find(payment)
+    assert (found.status, found.action is not None) == (("FAILED", False) if ended else ("PENDING", True))
+
+
+@every_way_with_a_call
 async def test_a_provider_that_is_not_reached_leaves_a_failed_payment_and_no_trade(market: Market, way: Way) -> None:
     account_id = await market.account(way.mode)
     accounts = market.shop.runtime.accounts
@@ -252,3 +271,25 @@ async def test_a_provider_outage_of_two_days_ends_nothing_and_loses_nothing(mark
     await market.advance(timedelta(minutes=11))
     await market.shop.settle()
     assert [(await market.find(payment)).status for payment in (unpaid, paid)] == ["CLOSED", "SUCCESSFUL"]
+
+
+@every_way_with_a_call
+@pytest.mark.parametrize("minutes", [11, -11])
+async def test_a_clock_that_is_wrong_is_explained_or_does_no_harm(market: Market, way: Way, minutes: int) -> None:
+    await market.control("POST", "/clock", strict_timestamps=True)
+    market.shop.clock.advance(timedelta(minutes=minutes))
+    order_id = await market.shop.order()
+    said: list[ProviderRejected] = []
+    try:
+        payment = await market.create(way.method, mode=way.mode, order_id=order_id, expires_in=timedelta(minutes=15))
+    except ProviderRejected as refused:
+        said.append(refused)
+    market.shop.clock.advance(timedelta(minutes=-minutes))
+    if said:
+        assert ["clock" in refused.message for refused in said] == [True]
+        assert await market.shop.connection.fetchval("select status from shouyin.payment") == "FAILED"
+        assert (await market.control("GET", "/trades"))["trades"] == []
+        payment = await market.create(way.method, mode=way.mode, order_id=order_id)
+    await market.pay(payment)
+    await market.shop.settle()
+    await assert_paid(market, payment)

@@ -18,6 +18,15 @@ async def test_a_payment_of_two_weeks_is_asked_about_some_sixty_times(market: Ma
     assert (asked, at, longest) == (66, payment.expires_at, timedelta(hours=6))
 
 
+async def test_a_wechat_payment_of_two_hours_is_asked_about_closely_at_first_and_then_rarely(market: Market) -> None:
+    payment = await market.create("WECHAT_NATIVE", expires_in=timedelta(hours=2))
+    ages, at, provider = [], payment.created_at, market.shop.runtime.accounts.providers["WECHAT"]
+    while at < payment.expires_at:
+        at = next_check(provider, payment, at)
+        ages.append(int((at - payment.created_at).total_seconds()))
+    assert ages == [10, 30, 60, 120, 180, 300, 600, 1200, 1800, 3600, 5400, 7200]
+
+
 async def test_a_payment_that_contradicts_our_row_is_asked_about_a_few_times_a_day(market: Market) -> None:
     payment = await market.create()
     await market.pay(payment, notify=False)

@@ -3,10 +3,11 @@
 The suite of flows (test_every_way.py) runs over all of them unchanged; what stands here is all it knows of a provider.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import pytest
 
 from app.payments.model import Payment
@@ -116,23 +117,12 @@ WAYS = [
     *(Way(method, mode, words) for mode, words in _WECHAT_MODES.items() for method in _WECHAT_METHODS),
     Way("WECHAT_CLOUD", "cloud", _CLOUD),
 ]
-# For what is heavy: each method once, and each mode.
-SOME = [
-    way
-    for way in WAYS
-    if (way.method, way.mode)
-    in {
-        ("ALIPAY_PAGE", "public_key"),
-        ("ALIPAY_WAP", "certificate"),
-        ("ALIPAY_QR", "isv"),
-        ("WECHAT_NATIVE", "v3"),
-        ("WECHAT_MINI_PROGRAM", "v3_certificate"),
-        ("WECHAT_JSAPI", "v3_partner"),
-        ("WECHAT_H5", "v2"),
-        ("WECHAT_JSAPI", "v2_partner"),
-        ("WECHAT_CLOUD", "cloud"),
-    }
-]
+
+
+def way_of(method: str, mode: str) -> Way:
+    """One of the ways, by its names."""
+    [found] = [way for way in WAYS if (way.method, way.mode) == (method, mode)]
+    return found
 
 
 def over(ways: Sequence[Way]) -> pytest.MarkDecorator:
@@ -164,3 +154,24 @@ async def assert_paid(market: Market, payment: Payment, *, late: bool = False) -
     assert (await market.shop.events(payment.id)).count("payment.successful") == 1
     assert await market.shop.count("difference") == 0
     return paid
+
+
+class Meanwhile(httpx.AsyncHTTPTransport):
+    """A network on which, once it is armed, something happens just before our `number`th call arrives."""
+
+    def __init__(self, number: int, happens: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(verify=False)
+        self._number = number
+        self._happens = happens
+        self._calls: int | None = None
+
+    def arm(self) -> None:
+        """Counts from here."""
+        self._calls = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._calls is not None:
+            self._calls += 1
+            if self._calls == self._number:
+                await self._happens()
+        return await super().handle_async_request(request)

@@ -14,7 +14,7 @@ from app.refunds.model import Refund
 from app.runtime import Runtime
 from tests.fixtures.market import Market
 from tests.fixtures.shop import ADMIN
-from tests.payments.ways import Way
+from tests.payments.ways import Way, way_of
 
 CLERK = Principal(sub="c-1", roles=frozenset({"clerk"}))
 
@@ -25,6 +25,23 @@ CALLS = {
     "v2": ("wechat.v2.refund", "wechat.v2.refundquery"),
     "cloud": ("wechat.cloud.refund", "wechat.cloud.queryrefund"),
 }
+
+
+# For what is heavy: each method once, and each mode.
+SOME = [
+    way_of(*names)
+    for names in (
+        ("ALIPAY_PAGE", "public_key"),
+        ("ALIPAY_WAP", "certificate"),
+        ("ALIPAY_QR", "isv"),
+        ("WECHAT_NATIVE", "v3"),
+        ("WECHAT_MINI_PROGRAM", "v3_certificate"),
+        ("WECHAT_JSAPI", "v3_partner"),
+        ("WECHAT_H5", "v2"),
+        ("WECHAT_JSAPI", "v2_partner"),
+        ("WECHAT_CLOUD", "cloud"),
+    )
+]
 
 
 def interface(way: Way) -> str:

@@ -22,8 +22,8 @@ from app.worker import sweep_once
 from tests.fixtures.crash import MORTAL, Plan
 from tests.fixtures.market import Market
 from tests.payments.test_crashes import living
-from tests.payments.ways import SOME, Way
-from tests.refunds.conftest import CLERK, Till, interface
+from tests.payments.ways import Way
+from tests.refunds.conftest import CLERK, SOME, Till, interface
 from tests.refunds.test_every_way import NOT_ENOUGH
 
 pytestmark = MORTAL

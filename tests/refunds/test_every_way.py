@@ -11,8 +11,8 @@ import pytest
 
 from app.errors import OutcomeUnknown, ProviderRejected, ProviderUnavailable, ShouyinError
 from tests.fixtures.shop import ADMIN
-from tests.payments.ways import SOME, Way, every_way, over
-from tests.refunds.conftest import CLERK, Till, interface
+from tests.payments.ways import Way, every_way, over
+from tests.refunds.conftest import CLERK, SOME, Till, interface
 
 Open = Callable[[Way], Awaitable[Till]]
 some_ways = over(SOME)

@@ -39,8 +39,8 @@ from app.worker import sweep_once
 from tests.fixtures.crash import MORTAL, Died, Plan, mortal_parts
 from tests.fixtures.market import Market
 from tests.fixtures.shop import ADMIN, BUYER
-from tests.payments.ways import SOME, Way
-from tests.refunds.conftest import CALLS, CLERK, interface
+from tests.payments.ways import Way
+from tests.refunds.conftest import CALLS, CLERK, SOME, interface
 from tests.refunds.test_every_way import NOT_ENOUGH
 
 pytestmark = MORTAL

@@ -39,8 +39,8 @@ from app.runtime import open_runtime
 from app.sandbox.accounts import load_or_create_accounts
 from tests.fixtures.market import Market
 from tests.fixtures.shop import ADMIN, BINDING, BUYER, Shop, config_for, make_orders
-from tests.payments.ways import SOME, Way
-from tests.refunds.conftest import CALLS, CLERK, interface
+from tests.payments.ways import Way
+from tests.refunds.conftest import CALLS, CLERK, SOME, interface
 
 ROUNDS: Final = int(os.environ.get("REFUND_ROUNDS", "4"))
 SEED: Final = int(os.environ.get("REFUND_SEED", str(random.randrange(10**6))))

@@ -36,7 +36,7 @@ MINI_PROGRAM, OFFICIAL_ACCOUNT = "wx5a0db00000000001", "wx5a0db00000000002"
 SHOWN = "[...document.querySelectorAll('.ways:not(.more) .way input')].map(input => input.value).join()"
 OTHERS = "[...document.querySelectorAll('.ways.more .way input')].map(input => input.value).join()"
 TROUBLE = "document.querySelector('.trouble').innerText"
-CANCELLED = "已取消，没有扣款；可以接着付。"
+CANCELLED = "付款窗口已关闭，可以接着付。"
 
 # A bridge as WeChat's: it is there a moment after the page, opens its cashier over it, and says what `say` is told.
 BRIDGE = """
@@ -171,7 +171,7 @@ async def test_cancelling_at_the_stand_in_keeps_the_payment_open(stack: Stack, b
 async def test_visitor_who_may_not_log_in_is_told_why_and_keeps_the_order(stack: Stack, browser: Browser) -> None:
     page = await browser.open(f"{stack.sandbox}/wechat/users", size=PHONE, agent=WECHAT)
     await page.press("button", "快照页访客")
-    await page.wait("document.readyState === 'complete'")
+    await page.wait("document.body.innerText.includes('不能收款；现在就是')")
     await page.goto(stack.url)
     before = await stack.database.fetchval("select count(*) from shouyin.payment")
     await page.press("#pay")
@@ -179,6 +179,29 @@ async def test_visitor_who_may_not_log_in_is_told_why_and_keeps_the_order(stack:
     assert "订单" in await page.text(".kept")
     assert await stack.database.fetchval("select count(*) from shouyin.payment") == before
     assert await page.run("location.hash + location.search.includes('method')") == "false"
+    assert_untroubled(page)
+
+
+async def test_address_that_somebody_made_up_brings_nothing(stack: Stack, browser: Browser) -> None:
+    page = await browser.open(stack.url, size=PHONE, agent=WECHAT)
+    await press_pay(page, "ALIPAY_QR")
+    await page.wait(WATCHING)
+    order_id = await order_on(page)
+    forged = (
+        "method=WECHAT_JSAPI&err_msg=%E8%BD%AC%E8%B4%A6#openid=oooooooooooooooooooooooooooo&message=%E8%BD%AC%E8%B4%A6"
+    )
+    await page.goto(f"{stack.url}/wechat-is-not-here")  # so that the next address is loaded, not only scrolled to
+    page.complaints.clear()
+    await page.goto(f"{stack.url}/?order={order_id}&{forged}")
+    await page.wait(WATCHING)
+    assert (
+        await page.run("location.href")
+        == f"{stack.url}/?order={order_id}&payment={(await stack.payment(order_id))['id']}"
+    )
+    assert "转账" not in await page.text("body")
+    assert await page.run("sessionStorage.length") == 0
+    count = "select count(*) from shouyin.payment where order_id = $1"
+    assert await stack.database.fetchval(count, order_id) == 1
     assert_untroubled(page)
 
 
@@ -238,5 +261,10 @@ async def test_wechat_s_ways_fit(
         await page.run("window.say({err_msg: 'get_brand_wcpay_request:cancel'})")
         await page.wait(f"{TROUBLE} === '{CANCELLED}'")
     await page.screenshot(kept / f"wechat-paying-{name}.png")
+    assert await page.run(OVERFLOW) <= 0
+    await stack.pay_at_the_sandbox(await order_on(page))
+    await page.wait(PAID)
+    await page.wait("document.getAnimations().every(animation => animation.playState === 'finished')")
+    await page.screenshot(kept / f"wechat-paid-{name}.png")
     assert await page.run(OVERFLOW) <= 0
     assert_untroubled(page)

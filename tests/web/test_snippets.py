@@ -89,9 +89,22 @@ async def running(folder: Path, name: str, **settings: Any) -> AsyncIterator[Pro
         await process.wait()
 
 
-def token_of(stack: Stack) -> str:
+def token_of(stack: Stack, role: str = "user") -> str:
     """The shop's own token for its user."""
-    return issue_token(load_config(stack.environ), str(USER), ("user",), ttl=timedelta(hours=1))
+    return issue_token(load_config(stack.environ), str(USER), (role,), ttl=timedelta(hours=1))
+
+
+async def ask(stack: Stack, token: str, query: str, **variables: Any) -> Any:
+    """One operation; its data."""
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        answer = await client.post(
+            f"{stack.url}/graphql",
+            json={"query": query, "variables": variables},
+            headers={"authorization": f"Bearer {token}"},
+        )
+    body = answer.json()
+    assert "errors" not in body, body
+    return body["data"]
 
 
 async def new_order(stack: Stack) -> int:
@@ -241,13 +254,32 @@ async def test_mini_program_pays_a_closed_payment_s_order_with_the_next_attempt(
 async def close_payment(stack: Stack, order_id: int) -> None:
     """Closes the order's newest payment through the API."""
     query = "mutation ($id: ID!) { closePayment(id: $id) { status } }"
+    closed = await ask(stack, token_of(stack), query, id=str((await stack.payment(order_id))["id"]))
+    assert closed == {"closePayment": {"status": "CLOSED"}}
+
+
+async def test_phone_outside_wechat_goes_on_in_the_mini_program_and_pays_there(stack: Stack, tmp_path: Path) -> None:
+    order_id = await new_order(stack)
+    # An administrator says once to which pages everybody may link.
+    save = "mutation ($input: SaveWechatAppInput!) { saveWechatApp(input: $input) { linkPages } }"
+    app = {"appId": MINI_PROGRAM, "kind": "MINI_PROGRAM", "name": "Tea", "linkPages": ["pages/pay/pay"]}
+    await ask(stack, token_of(stack, "admin"), save, input=app)
+    folders = [tmp_path / "page", tmp_path / "mini-program"]
+    for folder in folders:
+        folder.mkdir()
+    wake = [MINI_PROGRAM, "pages/pay/pay", f"orderId={order_id}"]
+    async with running(folders[0], "page.mjs", api=stack.url, token=token_of(stack), wake=wake) as page:
+        left = await page.hear("left")
+        await page.end()
     async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
-        answer = await client.post(
-            f"{stack.url}/graphql",
-            json={"query": query, "variables": {"id": str((await stack.payment(order_id))["id"])}},
-            headers={"authorization": f"Bearer {token_of(stack)}"},
-        )
-    assert answer.json() == {"data": {"closePayment": {"status": "CLOSED"}}}
+        opened = await client.get(left)
+    assert (opened.status_code, left.startswith(stack.sandbox)) == (200, True)
+    for text in (MINI_PROGRAM, "pages/pay/pay", f"orderId={order_id}"):
+        assert f"<code>{text}</code>" in opened.text
+    async with mini_program(stack, folders[1], order_id) as program:
+        await stack.pay_at_the_sandbox(order_id)
+        await program.hear_status("SUCCESSFUL")
+    await assert_paid_once(stack, order_id)
 
 
 @asynccontextmanager

@@ -27,7 +27,11 @@ async def order_on(page: Page) -> int:
 
 
 async def press_pay(page: Page, method: str) -> None:
-    """Chooses a way to pay and presses the button."""
+    """Chooses a way to pay, wherever it is kept, and presses the button."""
+    kept = f"document.querySelector('.way input[value={method}]')?.closest('details:not([open])')"
+    await page.wait("document.querySelector('#pay')")
+    if await page.run(f"!!{kept}"):
+        await page.press("fieldset summary")
     await page.press(f".way input[value={method}]")
     await page.press("#pay")
 

@@ -305,6 +305,24 @@ async def test_a_process_that_died_while_asking_leaves_a_used_code(site: Site) -
     assert "used before" in (await refused(site, code, runtime=runtime)).message
 
 
+async def test_waiting_for_an_answer_costs_few_looks(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may send one code a thousand times while WeChat is slow."""
+    code, _ = await site.code()
+    await log_in(site, code)
+    await site.connection.execute("update shouyin.wechat_code set openid = null")
+    runtime, looks = await site.open(provider_timeout_s=1.0), 0
+    look = runtime.db.one
+
+    async def counting(name: str, *values: Any) -> Any:
+        nonlocal looks
+        looks += name == "wechat_app.code"
+        return await look(name, *values)
+
+    monkeypatch.setattr(runtime.db, "one", counting)
+    assert "used before" in (await refused(site, code, runtime=runtime)).message
+    assert 3 <= looks <= 10
+
+
 async def test_what_is_remembered_is_forgotten(site: Site) -> None:
     for _ in range(3):
         await log_in(site, (await site.code())[0])

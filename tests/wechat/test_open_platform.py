@@ -52,6 +52,8 @@ async def test_the_queries_are_wechat_s(server: ScriptedServer, client: httpx.As
     )
     server.behave = answering('{"nickname":"茶"}'.encode())
     assert await platform.read_nickname(app, login) == "茶"
+    server.behave = answering(rb'{"nickname":"a\u0000b"}')
+    assert await platform.read_nickname(app, login) == "ab"  # a zero byte fits into no column
     assert server.received[2].target == "/sns/userinfo?access_token=t&openid=o1&lang=zh_CN"
 
 

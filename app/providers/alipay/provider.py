@@ -276,7 +276,7 @@ class AlipayProvider:
             return judged
         if not isinstance(judged, Answered):
             if judged.reason in _KNOWN_ALREADY:
-                return Unknown(f"Alipay knows this number already: {judged.words.code}")
+                return Unknown(f"Alipay knows this number already: {judged.words.code}", judged.words)
             return judged.words
         if text_field(judged.fields, "out_trade_no") != request.out_trade_no:
             return Unknown("the answer is about another out_trade_no")

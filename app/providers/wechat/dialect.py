@@ -19,7 +19,9 @@ from app.providers.contract import (
     QueryOutcome,
     RefundOutcome,
     RefundRequest,
+    Rejected,
 )
+from app.providers.wechat.explanations import explain
 
 
 class Dialect(Protocol):
@@ -46,3 +48,9 @@ class Dialect(Protocol):
     ) -> Notification: ...
 
     def acknowledge(self, account: Account, *, accepted: bool) -> Acknowledgement: ...
+
+
+def not_offered(app_id: str) -> Rejected:
+    """An application that was taken out of the account meanwhile: WeChat need not be asked."""
+    english, chinese = explain("APPID_MCHID_NOT_MATCH", "")
+    return Rejected("APPID_MCHID_NOT_MATCH", f"{app_id} is no application of this merchant account", english, chinese)

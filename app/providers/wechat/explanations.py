@@ -457,6 +457,9 @@ def explain(code: str, message: str, *, clock_differs: bool = False) -> Explanat
     if known in ("SYSTEMERROR", "BANKERROR"):
         return _TRANSIENT
     message = message[:_MESSAGE_LIMIT]
+    if "缺少参数" in message:
+        # One code for every missing field; the page's table knows what each of them means.
+        return _matching(_IN_THE_PAGE, message) or _BY_CODE.get(known, _OTHERWISE)
     return _matching(_BY_MESSAGE, message) or _BY_CODE.get(known) or _matching(_IN_THE_PAGE, message) or _OTHERWISE
 
 

@@ -122,7 +122,8 @@ class OpenPlatform:
         query = {"access_token": token, "openid": login.openid, "lang": "zh_CN"}
         answer = await self._ask(app, "GET", "/sns/userinfo", query, hidden=(token, login.openid))
         nickname = answer.get("nickname")
-        return nickname[:100] if isinstance(nickname, str) else ""
+        # No text of PostgreSQL's holds a zero byte.
+        return nickname.replace("\0", "")[:100] if isinstance(nickname, str) else ""
 
     async def fetch_access_token(self, app: OpenApp, *, force: bool) -> AccessToken:
         """The application's token; unless forced, the same one to everybody who asks until five minutes before its end.

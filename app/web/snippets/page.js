@@ -35,3 +35,10 @@ export function watch(api, token, paymentId, onState) {
     { next: ({ data }) => data && onState(data.payment), error: console.error, complete: () => client.dispose() },
   );
 }
+
+/** On a phone outside WeChat: goes on in the mini-program, such as path "pages/pay/pay" and query "orderId=42". */
+export async function openMiniProgram(api, token, appId, path, query) {
+  const make = `mutation ($input: CreateWechatLinkInput!) { createWechatLink(input: $input) { url } }`;
+  const input = { appId, kind: "URL_LINK", path, query };
+  location.href = (await send(api, token, make, { input })).createWechatLink.url;
+}

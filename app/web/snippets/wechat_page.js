@@ -29,11 +29,13 @@ export async function openCashier(api, token, { __typename, ...params }) {
   return explainWechatError?.explanationZh ?? err_msg;
 }
 
-/** token: your own user's, to whom the order belongs. onState gets the server's record, onNote what the cashier said. */
-export async function payInWechat(api, token, appId, orderId, onState, onNote) {
+/** token: your own user's, to whom the order belongs. onState gets the server's record, onNote what the cashier said.
+    The same attempt gives the same payment; one that failed or was closed needs the next. */
+export async function payInWechat(api, token, appId, orderId, onState, onNote, attempt = 1) {
   const who = payer(api, appId);
   if (!who) return;
-  const input = { orderId, method: "WECHAT_JSAPI", subject: "Oolong", idempotencyKey: `order-${orderId}-1`, ...who };
+  const idempotencyKey = `order-${orderId}-${attempt}`;
+  const input = { orderId, method: "WECHAT_JSAPI", subject: "Oolong", idempotencyKey, ...who };
   const payment = await pay(api, token, input);
   let opened = false;
   watch(api, token, payment.id, (state) => {

@@ -61,10 +61,10 @@ export function Choice(props: {
         {!method && <p class="note">{visitor().ways.length ? NOT_HERE : "还没有可用的商户账号：请先用 shouyin 命令或管理接口添加一个。"}</p>}
         <Ways methods={suitable} chosen={method} onChoose={setMethod} />
         {others.length > 0 && (
-          <>
-            <p class="note">沙箱里，其他环境的支付方式也能在这里试：</p>
+          <details open={!suitable.length}>
+            <summary>其他环境的方式，沙箱里也能试</summary>
             <Ways methods={others} chosen={method} onChoose={setMethod} more />
-          </>
+          </details>
         )}
       </fieldset>
       <p class="trouble" role="alert">

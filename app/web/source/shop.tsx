@@ -230,7 +230,7 @@ function Shop() {
   /** The cashier's word is no result; it says whether to ask now, or what the payer should know. */
   async function hear(word: string, paymentId: string) {
     log("支付", `收银台说 ${word}`, "quiet");
-    if (/:cancel$/.test(word)) return setTrouble("已取消，没有扣款；可以接着付。");
+    if (/:cancel$/.test(word)) return setTrouble("付款窗口已关闭，可以接着付。");
     if (!/:ok$/.test(word)) {
       const answer = await send<Explained>(EXPLAIN, { message: word.slice(0, 500) }).catch(() => undefined);
       setTrouble(answer?.explainWechatError?.explanationZh ?? word);

@@ -11,6 +11,8 @@ import { visitor, type Way } from "./session";
 import { place } from "./ways";
 
 const BRIDGE_MS = 2000;
+const LEFT = "left for the login of";
+const WORD = /^get_brand_wcpay_request:(ok|cancel|fail)$/;
 
 interface Bridge {
   invoke(name: string, params: WechatPayParams, done: (result: { err_msg?: string; err_desc?: string }) => void): void;
@@ -35,6 +37,7 @@ export const forgetPayer = (): void => sessionStorage.clear();
 /** Leaves for WeChat's login, which comes back to the order; see `takeArrival`. */
 export function logIn(way: Way, orderId: string): void {
   const back = `/?order=${orderId}&method=${way.method}`;
+  sessionStorage.setItem(LEFT, way.method);
   location.assign(`${way.login}?scope=snsapi_base&return=${encodeURIComponent(back)}`);
 }
 
@@ -44,7 +47,10 @@ export interface Arrival {
   word?: string;
 }
 
-/** Reads the arrival out of the address and takes it away there, so that a reload does not arrive again. */
+/**
+ * Reads the arrival out of the address and takes it away there, so that a reload does not arrive again. An address that
+ * somebody else made up brings nothing: neither a login nobody left for, nor a text of theirs.
+ */
 export function takeArrival(find: (method: string) => Way | undefined): Arrival {
   const query = new URLSearchParams(location.search);
   const fragment = new URLSearchParams(location.hash.slice(1));
@@ -53,9 +59,10 @@ export function takeArrival(find: (method: string) => Way | undefined): Arrival 
   query.delete("method");
   query.delete("err_msg");
   history.replaceState(null, "", String(query) ? `/?${query}` : "/");
-  if (word) return { word };
-  const way = method && (openid || error) ? find(method) : undefined;
+  if (word) return WORD.test(word) ? { word } : {};
+  const way = method && (openid || error) && method === sessionStorage.getItem(LEFT) ? find(method) : undefined;
   if (!way) return {};
+  sessionStorage.removeItem(LEFT);
   if (openid) sessionStorage.setItem(`openid ${way.appId}`, openid);
   return { login: { method: way.method, refusal: openid ? null : error } };
 }

@@ -143,6 +143,20 @@ async def test_the_mode_picks_the_interface(mode: str, dialect: type) -> None:
     assert provider.acknowledge(account, accepted=True) != provider.acknowledge(account, accepted=False)
 
 
+@pytest.mark.parametrize("mode", ["v3", "v3_certificate", "v3_partner", "v2", "v2_partner", "cloud"])
+async def test_an_application_the_account_has_lost_opens_nothing(mode: str) -> None:
+    """What begins under it could be paid, and its notice would not be this account's."""
+    provider = _provider()
+    fields = V3_FIELDS[mode]() if mode in V3_FIELDS else FIELDS[mode]
+    settings, credentials = provider.seal_input(mode=mode, fields=fields | {"gateway": "http://127.0.0.1:1"})
+    account = provider.open_account(mode=mode, settings=settings, credentials=credentials)
+    method = PaymentMethod.WECHAT_CLOUD if mode == "cloud" else PaymentMethod.WECHAT_MINI_PROGRAM
+    outcome = await provider.create_payment(account, _request(method, app_id="wx00000000000000ff"))
+    assert isinstance(outcome, Rejected)
+    assert outcome.code == "APPID_MCHID_NOT_MATCH"
+    assert "wx00000000000000ff" in outcome.message
+
+
 @pytest.mark.parametrize("mode", ["", "V3", "public_key", "v4"])
 def test_another_mode_is_refused(mode: str) -> None:
     for call in (

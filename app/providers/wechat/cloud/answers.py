@@ -31,7 +31,8 @@ def judge_answer(exchange: ExchangeOutcome) -> Judgement:
     if not isinstance(exchange, RawAnswer):
         return exchange
     if exchange.status_code == 429:
-        return NotReached("turned away by the rate limit: HTTP 429")
+        limited = Rejected("429", "", *explain("FREQUENCY_LIMITED", ""))
+        return NotReached("turned away by the rate limit: HTTP 429", limited)
     if exchange.status_code != 200:
         return Unknown(f"HTTP {exchange.status_code}")
     try:
@@ -81,6 +82,7 @@ def _judge_errcode(errcode: int, words: str) -> Judgement:
     if errcode == _BUSY:
         return Unknown("the platform is busy: errcode -1")
     if errcode in _TOO_OFTEN:
-        return NotReached(f"turned away by the rate limit: errcode {errcode}")
+        limited = Rejected(str(errcode), words[:_WORDS_LIMIT], *explain("FREQUENCY_LIMITED", words))
+        return NotReached(f"turned away by the rate limit: errcode {errcode}", limited)
     english, chinese = explain(str(errcode), words)
     return Refused(str(errcode), Rejected(str(errcode), words[:_WORDS_LIMIT], english, chinese))

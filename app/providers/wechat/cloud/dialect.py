@@ -40,6 +40,7 @@ from app.providers.contract import (
 from app.providers.gateways import GatewayRule
 from app.providers.transport import ExchangeOutcome, exchange
 from app.providers.wechat import refunds
+from app.providers.wechat.addresses import payer_address
 from app.providers.wechat.cloud import account as accounts
 from app.providers.wechat.cloud.account import CloudAccount
 from app.providers.wechat.cloud.answers import PAYMENT, judge_answer
@@ -51,8 +52,9 @@ from app.providers.wechat.cloud.callback import (
     read_callback,
     under_our_application,
 )
+from app.providers.wechat.dialect import not_offered
 from app.providers.wechat.v2.answers import Answered, Judgement, Refused
-from app.providers.wechat.v2.orders import NO_ADDRESS, order_times, payer_address
+from app.providers.wechat.v2.orders import NO_ADDRESS, order_times
 from app.providers.wechat.v2.outcomes import close_outcome, create_refusal, query_outcome
 from app.providers.wechat.v2.refunds import found, judge_asking, refund_fields, taken, unlisted
 
@@ -88,6 +90,8 @@ class CloudDialect:
     async def create(self, account: Account, request: PaymentRequest) -> CreateOutcome:
         """unifiedorder; what wx.requestPayment takes comes ready with the answer."""
         cloud = _opened(account)
+        if request.app_id not in (None, cloud.appid):
+            return not_offered(request.app_id)
         judged = await self._call(cloud, "unifiedorder", order_content(cloud, request))
         if not isinstance(judged, Answered):
             return create_refusal(judged)

@@ -68,7 +68,8 @@ def judge_answer(account: V2Account, exchange: ExchangeOutcome) -> Judgement:
     if not isinstance(exchange, RawAnswer):
         return exchange
     if exchange.status_code == 429:
-        return NotReached("turned away by the rate limit: HTTP 429")
+        limited = Rejected("429", "", *explain("FREQUENCY_LIMITED", ""))
+        return NotReached("turned away by the rate limit: HTTP 429", limited)
     if exchange.status_code != 200:
         return Unknown(f"HTTP {exchange.status_code}")
     try:
@@ -117,9 +118,9 @@ def _code_of(words: str) -> str:
 def _judge_code(code: str, words: str) -> Judgement:
     shown = code[:64]
     reason = reason_of(code)
+    said = Rejected(shown, words[:_WORDS_LIMIT], *explain(code, words))
     if reason in _TURNED_AWAY:
-        return NotReached(f"turned away by the rate limit: {shown}")
+        return NotReached(f"turned away by the rate limit: {shown}", said)
     if reason in _MAY_HAVE_ACTED:
         return Unknown(f"WeChat answered {shown}")
-    english, chinese = explain(code, words)
-    return Refused(reason, Rejected(shown, words[:_WORDS_LIMIT], english, chinese))
+    return Refused(reason, said)

@@ -40,6 +40,8 @@ from app.providers.contract import (
 )
 from app.providers.gateways import GatewayRule
 from app.providers.transport import ExchangeOutcome, exchange, open_client
+from app.providers.wechat.addresses import payer_address
+from app.providers.wechat.dialect import not_offered
 from app.providers.wechat.explanations import explain
 from app.providers.wechat.refunds import confirmed_notification, not_found, refund_words, refusal_outcome
 from app.providers.wechat.v2 import account as accounts
@@ -47,7 +49,7 @@ from app.providers.wechat.v2.account import V2Account
 from app.providers.wechat.v2.answers import Answered, Judgement, Refused, judge_answer
 from app.providers.wechat.v2.client_tls import CertifiedTls
 from app.providers.wechat.v2.notifications import read_notice, read_payment_notification, read_refund_notice
-from app.providers.wechat.v2.orders import NO_ADDRESS, order_times, payer_address
+from app.providers.wechat.v2.orders import NO_ADDRESS, order_times
 from app.providers.wechat.v2.outcomes import close_outcome, create_refusal, query_outcome
 from app.providers.wechat.v2.refunds import found, judge_asking, refund_fields, taken
 from app.providers.wechat.v2.signing import sign
@@ -88,6 +90,9 @@ class V2Dialect:
     async def create(self, account: Account, request: PaymentRequest) -> CreateOutcome:
         """unifiedorder, and what the page does with its answer."""
         v2 = _opened(account)
+        app_id = _application(v2, request)
+        if app_id not in v2.offers[request.method]:
+            return not_offered(app_id)
         trade_type = _TRADE_TYPES[request.method]
         judged = await self._call(v2, "/pay/unifiedorder", order_params(v2, request))
         if not isinstance(judged, Answered):

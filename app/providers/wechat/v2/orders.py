@@ -11,7 +11,6 @@ Source: https://pay.weixin.qq.com/wiki/doc/api/jsapi.php?chapter=9_2 and 9_7, re
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv6Address, ip_address
 from typing import Literal
 
 import structlog
@@ -86,16 +85,6 @@ def paid_at(fields: Mapping[str, str]) -> datetime | None:
     if text:
         _log.warning("wechat.unreadable_time", field="time_end", out_trade_no=fields.get("out_trade_no", "")[:64])
     return None
-
-
-def payer_address(request: PaymentRequest) -> str | None:
-    """The payer's address in its plain writing; None where there is none that could be one."""
-    try:
-        address = ip_address(request.client_address or "")
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address).partition("%")[0]
 
 
 def order_times(request: PaymentRequest) -> dict[str, str]:

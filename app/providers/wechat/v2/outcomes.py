@@ -41,7 +41,7 @@ def create_refusal(judged: Refused | NotReached | Unknown) -> Rejected | NotReac
         return judged
     words = judged.words
     if reason_of(words.code) in _KNOWN_ALREADY or _KNOWN_WORDS.search(words.message):
-        return Unknown(f"WeChat knows this number already: {words.code}")
+        return Unknown(f"WeChat knows this number already: {words.code}", words)
     return words
 
 

@@ -86,8 +86,7 @@ class Refused:
 class TurnedAway:
     """A rate limit stood in the way; nothing was done."""
 
-    code: str
-    message: str
+    words: Rejected
 
 
 Judgement = Answered | Refused | TurnedAway | NotReached | Unknown
@@ -166,15 +165,15 @@ class Calls:
         if succeeded or answer.status_code >= 500 or "wechatpay-signature" in answer.headers:
             doubt = await self._doubt(account, answer, any_time=not succeeded)
             if doubt is not None:
-                return Unknown(f"HTTP {answer.status_code}: {doubt}")
+                return _unknown(answer, f": {doubt}")
         if not succeeded:
             return self._judge_refusal(answer)
         if answer.status_code not in (200, 204):
-            return Unknown(f"HTTP {answer.status_code} is no documented success")
+            return _unknown(answer, " is no documented success")
         try:
             return Answered(read_object(answer.body) if answer.body else {})
         except Unreadable as exc:
-            return Unknown(f"the answer is {exc}")
+            return _unknown(answer, f": the answer is {exc}")
 
     async def _doubt(self, account: V3Account, answer: RawAnswer, *, any_time: bool) -> str | None:
         """Why an answer is not proven to be WeChat's; None when it is.
@@ -198,13 +197,13 @@ class Calls:
             "wechat.refused",
             code=code[:32],
             status_code=answer.status_code,
-            request_id=answer.headers.get("request-id", "")[:96],
+            request_id=_request_id(answer),
         )
         if answer.status_code == 429:
-            return TurnedAway(code or "429", message)
+            return TurnedAway(Rejected(code or "429", message, *explain(code or "FREQUENCY_LIMITED", message)))
         is_server_error = answer.status_code >= 500 and code not in _REFUSED_AS_SERVER_ERROR
         if is_server_error or not code or code in _MAY_HAVE_ACTED:
-            return Unknown(f"HTTP {answer.status_code} {code[:32]}".rstrip())
+            return _unknown(answer, f" {code[:32]}".rstrip())
         english, chinese = explain(code, message, clock_differs=self._clock_differs(answer))
         return Refused(Rejected(code, f"{message} ({place})" if place else message, english, chinese))
 
@@ -241,7 +240,10 @@ class Calls:
             english, chinese = explain("APIV3_KEY_WRONG", "")
             return Rejected("APIV3_KEY_WRONG", "the platform certificates cannot be decrypted", english, chinese)
         brought = found.get(stamp.serial)
-        key = brought.key if brought is not None else account.platform_keys.known(stamp.serial)
+        if brought is None:
+            key = account.platform_keys.known(stamp.serial)
+        else:
+            key = brought.key if brought.is_valid(self._clock.now()) else None
         if key is None or not verifies(
             key, timestamp=stamp.timestamp, nonce=stamp.nonce, body=answer.body, signature=stamp.signature
         ):
@@ -250,16 +252,26 @@ class Calls:
 
     def _without_certificates(self, account: V3Account, answer: RawAnswer) -> Downloaded:
         if answer.status_code < 300:
-            return Unknown(f"HTTP {answer.status_code} is no documented success")
+            return _unknown(answer, " is no documented success")
         judged = self._judge_refusal(answer)
         if isinstance(judged, Refused):
             # A merchant who came after the public key has none, and needs none.
             none_needed = judged.words.code == "RESOURCE_NOT_EXISTS" and account.platform_keys.has_public_key
             return None if none_needed else judged.words
         if isinstance(judged, TurnedAway):
-            return NotReached(f"turned away by a rate limit: {judged.code[:32]}")
+            return NotReached(f"turned away by a rate limit: {judged.words.code[:32]}", judged.words)
         assert not isinstance(judged, Answered)
         return judged
+
+
+def _unknown(answer: RawAnswer, why: str) -> Unknown:
+    """With WeChat's own number of the call, by which its support finds it."""
+    request_id = _request_id(answer)
+    return Unknown(f"HTTP {answer.status_code}{why}" + (f" (Request-ID {request_id})" if request_id else ""))
+
+
+def _request_id(answer: RawAnswer) -> str:
+    return answer.headers.get("request-id", "")[:96]
 
 
 def _words(answer: RawAnswer) -> tuple[str, str, str]:

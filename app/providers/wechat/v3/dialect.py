@@ -29,12 +29,11 @@ from app.providers.contract import (
     QueryOutcome,
     RefundOutcome,
     RefundRequest,
-    Rejected,
     ReportedStatus,
     Unknown,
 )
 from app.providers.gateways import GatewayRule
-from app.providers.wechat.explanations import explain
+from app.providers.wechat.dialect import not_offered
 from app.providers.wechat.refunds import not_found, refusal_outcome
 from app.providers.wechat.v3 import account as accounts
 from app.providers.wechat.v3 import orders
@@ -82,7 +81,7 @@ class V3Dialect:
         apps = opened.offers[request.method]
         app_id = request.app_id or apps[0]
         if app_id not in apps:
-            return _not_offered(app_id)
+            return not_offered(app_id)
         content = orders.prepay_content(opened, request, app_id)
         judged = await self._calls.execute(opened, "POST", orders.prepay_target(opened, request.method), content)
         match judged:
@@ -94,10 +93,10 @@ class V3Dialect:
                 return Accepted(action=action)
             case Refused(words=words):
                 if words.code in _KNOWN_ALREADY or _DIFFERS_FROM_FIRST.search(words.message):
-                    return Unknown(f"WeChat knows this number already: {words.code}")
+                    return Unknown(f"WeChat knows this number already: {words.code}", words)
                 return words
-            case TurnedAway(code=code):
-                return NotReached(f"turned away by a rate limit: {code}")
+            case TurnedAway(words=words):
+                return NotReached(f"turned away by a rate limit: {words.code}", words)
         return judged
 
     async def query(self, account: Account, out_trade_no: str) -> QueryOutcome:
@@ -132,10 +131,10 @@ class V3Dialect:
                 if words.code in _NOT_CLOSABLE:
                     return NotClosed(words.code, words.message)
                 return Closed() if words.code in _CLOSED_BEFORE else words
-            case TurnedAway(code=code, message=message):
-                if code in _BUSY:
-                    return NotClosed(code, message)
-                return NotReached(f"turned away by a rate limit: {code}")
+            case TurnedAway(words=words):
+                if words.code in _BUSY:
+                    return NotClosed(words.code, words.message)
+                return NotReached(f"turned away by a rate limit: {words.code}", words)
         return judged
 
     async def create_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
@@ -191,8 +190,8 @@ class V3Dialect:
                     return Unknown(f"the answer: {exc}")
             case Refused(words=words):
                 return None if words.code in _NO_SUCH_ORDER else words
-            case TurnedAway(code=code):
-                return NotReached(f"turned away by a rate limit: {code}")
+            case TurnedAway(words=words):
+                return NotReached(f"turned away by a rate limit: {words.code}", words)
         return judged
 
 
@@ -200,9 +199,3 @@ def _opened(account: Account) -> V3Account:
     if not isinstance(account, V3Account):
         raise TypeError("this account was not opened by the APIv3 dialect")
     return account
-
-
-def _not_offered(app_id: str) -> Rejected:
-    """An application that was taken out of the account meanwhile: WeChat need not be asked."""
-    english, chinese = explain("APPID_MCHID_NOT_MATCH", "")
-    return Rejected("APPID_MCHID_NOT_MATCH", f"{app_id} is no application of this merchant account", english, chinese)

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from app.clock import SHANGHAI
 from app.providers.contract import PaymentMethod, PaymentRequest
+from app.providers.wechat.addresses import payer_address
 from app.providers.wechat.v3.account import V3Account
 from app.providers.wechat.v3.signing import new_nonce, page_signature
 from app.providers.wechat.v3.strict_json import Unreadable, text_of
@@ -75,7 +76,7 @@ def prepay_content(account: V3Account, request: PaymentRequest, app_id: str) -> 
     if _PRODUCTS[request.method] == "jsapi":
         content["payer"] = {account.payer_name: request.openid}
     if request.method is PaymentMethod.WECHAT_H5:
-        content["scene_info"] = {"payer_client_ip": request.client_address, "h5_info": {"type": "Wap"}}
+        content["scene_info"] = {"payer_client_ip": payer_address(request), "h5_info": {"type": "Wap"}}
     return content
 
 

@@ -30,7 +30,8 @@ def transaction_report(
     if out_trade_no is None or trade_state is None:
         raise Unreadable("the transaction lacks out_trade_no or trade_state")
     claims = {name: claim for name in _CLAIMS if (claim := text_of(fields, name)) is not None}
-    if not claims.keys() >= {"appid", "mchid"} and not claims.keys() >= {"sp_mchid", "sub_mchid"}:
+    # Those of the account's own kind: of a receiver named otherwise nothing would be compared with the account.
+    if not claims.keys() >= ({"appid", "mchid"} if payer_name == "openid" else {"sp_mchid", "sub_mchid"}):
         raise Unreadable("the transaction does not name its receiver")
     amount_fen, currency = _amount(fields)
     payer = fields.get("payer")

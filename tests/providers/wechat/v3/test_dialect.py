@@ -210,6 +210,16 @@ async def test_an_application_that_is_not_the_accounts_is_refused_unsent(bench: 
     assert bench.wechat.server.received == []
 
 
+@pytest.mark.parametrize(
+    ("address", "written"),
+    [("2001:DB8::0001", "2001:db8::1"), ("::ffff:203.0.113.7", "203.0.113.7"), ("fe80::1%eth0", "fe80::1")],
+)
+async def test_the_payers_address_is_written_plainly(bench: Bench, address: str, written: str) -> None:
+    bench.wechat.says({"h5_url": "https://wx.tenpay.com/x?prepay_id=1"})
+    await bench.create(PaymentMethod.WECHAT_H5, client_address=address)
+    assert json.loads(bench.wechat.orders[-1].body)["scene_info"]["payer_client_ip"] == written
+
+
 async def test_a_partner_without_a_sub_appid_knows_payers_under_its_own(client: httpx.AsyncClient) -> None:
     async with benching(client, "v3_partner", sub_appid="") as bench:
         bench.wechat.says(PREPAID)
@@ -350,6 +360,14 @@ async def test_signed_bytes_that_are_no_answer_are_unknown(bench: Bench, body: b
     bench.wechat.says(body)
     assert isinstance(await bench.create(), Unknown)
     assert isinstance(await bench.query(), Unknown)
+
+
+async def test_what_is_unknown_names_wechats_own_number_of_the_call(bench: Bench) -> None:
+    traced = "Request-ID: 08F1A2-268435454\r\n"
+    bench.wechat.answer = answering(b'{"code":"SYSTEM_ERROR","message":""}', status=500, extra=traced)
+    assert await bench.create() == Unknown("HTTP 500 SYSTEM_ERROR (Request-ID 08F1A2-268435454)")
+    bench.wechat.answer = answering(b"{}", extra=traced)
+    assert await bench.query() == Unknown("HTTP 200: the answer is not signed (Request-ID 08F1A2-268435454)")
 
 
 @pytest.mark.parametrize("status", [201, 202, 206, 301, 302, 500, 502, 503])

@@ -101,6 +101,17 @@ async def test_a_move_to_the_public_key_in_mid_traffic_costs_no_notification(cli
         assert bench.wechat.downloads == 1
 
 
+async def test_certificates_stay_good_when_wechat_publishes_none_any_more(client: httpx.AsyncClient) -> None:
+    """The end of the move: what WeChat signed with them is still on its way."""
+    async with benching(client, "v3_certificate", **MOVING) as bench:
+        assert await _notified(bench, **by_certificate("one")) is None
+        bench.wechat.certificates = ()
+        bench.clock.advance(timedelta(hours=12))
+        for _ in range(2):
+            assert await _notified(bench, **by_certificate("one")) is None
+        assert bench.wechat.downloads == 2
+
+
 async def test_a_merchant_without_certificates_needs_none(bench: Bench) -> None:
     assert await _notified(bench) is None
     assert bench.wechat.downloads == 0
@@ -327,6 +338,15 @@ async def test_certificates_not_signed_by_one_of_them_are_not_believed(certified
     certified.wechat.certificates = answering(body, extra=extra)
     assert isinstance(await certified.create(), NotReached)
     assert await _notified(certified, **by_certificate("one")) == "keys_unavailable"
+
+
+async def test_certificates_signed_by_one_that_has_expired_are_not_believed(certified: Bench) -> None:
+    certified.clock.advance(timedelta(days=1825))
+    body = certificates_answer("one")
+    headers = stamped(body, at=certified.clock.now(), by="one", named=serial("one"))
+    certified.wechat.certificates = answering(body, extra=raw(headers))
+    assert await _notified(certified, **by_certificate("one")) == "keys_unavailable"
+    assert certified.wechat.downloads == 1
 
 
 async def test_certificates_may_come_signed_with_the_public_key(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from app.providers.wechat.v3.orders import prepay_content
 from app.providers.wechat.v3.strict_json import Unreadable, read_object
 from app.providers.wechat.v3.transactions import transaction_report
 from tests.providers.wechat.v3.bench import Bench, request
-from tests.providers.wechat.v3.keyring import APP_ID, PAID
+from tests.providers.wechat.v3.keyring import APP_ID, PAID, PARTNER_PAID
 
 
 def _returned(bench: Bench, fen: int) -> int | None:
@@ -48,8 +48,24 @@ def test_every_state_is_translated(word: str, status: ReportedStatus) -> None:
 
 def test_the_payer_is_who_was_asked_and_nobody_else() -> None:
     payer = {"openid": "oDirect", "sp_openid": "oProvider", "sub_openid": "oMerchant"}
-    for name in payer:
-        assert transaction_report(PAID | {"payer": payer}, "query", payer_name=name).payer_id == payer[name]
+    assert transaction_report(PAID | {"payer": payer}, "query", payer_name="openid").payer_id == "oDirect"
+    for name in ("sp_openid", "sub_openid"):
+        assert transaction_report(PARTNER_PAID | {"payer": payer}, "query", payer_name=name).payer_id == payer[name]
     nobodies: tuple[Any, ...] = (None, {}, [], "oDirect", {"openid": ""}, {"openid": 7})
     for nobody in nobodies:
         assert transaction_report(PAID | {"payer": nobody}, "query", payer_name="openid").payer_id is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "payer_name"),
+    [
+        (PARTNER_PAID, "openid"),
+        (PAID, "sp_openid"),
+        (PAID, "sub_openid"),
+        (PARTNER_PAID | {"sub_mchid": ""}, "sp_openid"),
+    ],
+)
+def test_a_receiver_of_the_other_kind_is_no_receiver(fields: dict[str, Any], payer_name: str) -> None:
+    """None of its identifiers would be compared with anything of the account's."""
+    with pytest.raises(Unreadable, match="does not name its receiver"):
+        transaction_report(fields, "notification", payer_name=payer_name)
