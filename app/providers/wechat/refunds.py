@@ -112,11 +112,14 @@ def refusal_outcome(words: Rejected, asked: RefundOutcome) -> RefundOutcome:
         if asked.status is not ReportedRefund.NOT_FOUND:
             return asked
         if _code(words) in _NUMBER_USED or _NUMBER_USED_WORDS.search(words.message):
-            return Unknown(f"WeChat knows this refund number otherwise, and no refund of it: {words.code}")
+            return Unknown(
+                f"WeChat knows this refund number otherwise, and no refund of it: {words.code}", refund_words(words)
+            )
         return refund_words(words)
     if isinstance(asked, Rejected) and _code(asked) == _code(words):
         return refund_words(words)
-    return Unknown(f"refused with {words.code}, and WeChat did not say whether it holds a refund of this number")
+    doubt = f"refused with {words.code}, and WeChat did not say whether it holds a refund of this number"
+    return Unknown(doubt, refund_words(words))
 
 
 def refund_words(words: Rejected) -> Rejected:

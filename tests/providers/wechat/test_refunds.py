@@ -141,7 +141,11 @@ def test_a_number_that_is_used_and_not_found_is_unknown(said: Rejected) -> None:
 @pytest.mark.parametrize("asked", [Unknown("x"), NotReached("x"), words("SYSTEM_ERROR"), words("PARAM_ERROR")], ids=str)
 @pytest.mark.parametrize("code", ["NOT_ENOUGH", "SIGN_ERROR", "INVALID_REQUEST"])
 def test_a_refusal_without_an_answer_to_the_question_is_unknown(code: str, asked: RefundOutcome) -> None:
-    assert isinstance(refusal_outcome(words(code), asked), Unknown)
+    outcome = refusal_outcome(words(code), asked)
+    assert isinstance(outcome, Unknown)
+    # Worth showing while it is asked.
+    assert outcome.words is not None
+    assert outcome.words.code == code
 
 
 @pytest.mark.parametrize(("one", "other"), [("SIGN_ERROR", "SIGNERROR"), ("NO_AUTH", "NO_AUTH"), ("40097", "40097")])

@@ -57,7 +57,7 @@ def refund_fields(request: RefundRequest) -> dict[str, str | int]:
 def judge_asking(judged: Judgement, answer: ExchangeOutcome) -> Judgement:
     """How the asking ended. Whoever was answered was reached: a rate limit says nothing about the refund itself."""
     if isinstance(judged, NotReached) and isinstance(answer, RawAnswer):
-        return Unknown(judged.detail)
+        return Unknown(judged.detail, judged.words)
     return judged
 
 

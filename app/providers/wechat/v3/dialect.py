@@ -146,9 +146,9 @@ class V3Dialect:
                 return read_refund_answer(fields, request, "answer")
             case Refused(words=words):
                 return refusal_outcome(words, await self.query_refund(opened, request))
-            case TurnedAway():
+            case TurnedAway(words=words):
                 # Of a refund WeChat says that its state is not known then.
-                return Unknown("turned away by a rate limit")
+                return Unknown(f"turned away by a rate limit: {words.code}", words)
         return judged
 
     async def query_refund(self, account: Account, request: RefundRequest) -> RefundOutcome:
@@ -160,8 +160,8 @@ class V3Dialect:
                 return read_refund_answer(fields, request, "query")
             case Refused(words=words):
                 return not_found(request) if words.code in _NO_SUCH_REFUND else words
-            case TurnedAway():
-                return NotReached("turned away by a rate limit")
+            case TurnedAway(words=words):
+                return NotReached(f"turned away by a rate limit: {words.code}", words)
         return judged
 
     async def read_notification(
