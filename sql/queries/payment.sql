@@ -162,10 +162,12 @@ set seen = shouyin.difference.seen + 1, last_seen_at = excluded.last_seen_at
 returning seen;
 
 -- name: refunded_elsewhere
--- The provider gave back more than we know of: somebody used its own console. $1 id, $2 what it gave back in all, $3 now
+-- The provider gave back more than we know of: somebody used its own console. What it gave back in all may hold our own
+-- refunds that are under way, which are counted when they are known: only the rest is added now.
+-- $1 id, $2 what it gave back in all, $3 now
 with known as (
   update shouyin.payment
-  set refunded_amount_fen = least($2, paid_amount_fen - reserved_refund_fen), updated_at = $3
+  set refunded_amount_fen = least($2, paid_amount_fen) - reserved_refund_fen, updated_at = $3
   where id = $1 and status = 'SUCCESSFUL' and refunded_amount_fen + reserved_refund_fen < least($2, paid_amount_fen)
   returning id, order_id, correlation_id, refunded_amount_fen
 )

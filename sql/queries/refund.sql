@@ -69,15 +69,20 @@ with done as (
 select * from done;
 
 -- name: succeed_late
--- It was called failed, and the money went back all the same. No row: the payment has not that much left, which cannot be.
+-- It was called failed, and the money went back all the same. The provider's sum may have told of it already, as of money
+-- given back elsewhere; then it is not added again. No row: the payment has not that much left, which cannot be.
 -- $1 id, $2 provider_refund_id, $3 refunded_at, $4 now
-with moved as (
+with late as (
+  select r.id, r.payment_id, r.amount_fen + coalesce((
+    select sum(o.amount_fen) from shouyin.refund o where o.payment_id = r.payment_id and o.status = 'REFUNDED'
+  ), 0)::bigint as ours_fen
+  from shouyin.refund r where r.id = $1 and r.status = 'FAILED'
+), moved as (
   update shouyin.payment p
-  set refunded_amount_fen = p.refunded_amount_fen + r.amount_fen, updated_at = $4
-  from shouyin.refund r
-  where r.id = $1 and r.status = 'FAILED' and p.id = r.payment_id
-    and p.paid_amount_fen - p.refunded_amount_fen - p.reserved_refund_fen >= r.amount_fen
-  returning r.id
+  set refunded_amount_fen = greatest(p.refunded_amount_fen, late.ours_fen), updated_at = $4
+  from late
+  where p.id = late.payment_id and p.paid_amount_fen - p.reserved_refund_fen >= late.ours_fen
+  returning late.id
 ), done as (
   update shouyin.refund
   set status = 'REFUNDED', provider_refund_id = coalesce($2, provider_refund_id),

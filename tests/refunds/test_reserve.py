@@ -325,14 +325,15 @@ async def test_what_the_provider_s_console_gave_back_cannot_be_given_back_again(
     payment = await paid(granted)
     mine = await opened(granted, payment, 200)
     account = await granted.runtime.accounts.open(payment.merchant_account_id)
-    for cumulative, back in ((200, 0), (900, 900 - 0), (900, 900)):
+    # The provider's sum may hold ours, which is counted when it is known.
+    for cumulative, back in ((200, 0), (900, 700), (900, 700)):
         said = PaymentReport(
             payment.out_trade_no, ReportedStatus.SUCCESSFUL, "query", 1230, transaction_id="T1", refunded_fen=cumulative
         )
         await apply_payment_report(granted.runtime.db, granted.clock, account, said, correlation_id="c")
         assert (await money(granted, payment))[0] == back
     await report(granted, mine, "REFUNDED")
-    assert await money(granted, payment) == (1100, 0)
+    assert await money(granted, payment) == (900, 0)
     assert await granted.connection.fetchval("select array_agg(field) from shouyin.difference") == ["refunded_fen"]
 
 
