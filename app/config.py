@@ -102,15 +102,14 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
     """Reads and checks all settings. Raises ConfigError."""
     env = _Environment(os.environ if environ is None else environ)
     database_url = env.url("DATABASE_URL", schemes=("postgresql", "postgres"))
-    host, port = env.text("HOST", "127.0.0.1"), env.whole("PORT", 8000, low=1, high=65535)
     secret, jwks = _token_keys(env)
     return Config(
         database_url=database_url,
         listen_database_url=env.optional("LISTEN_DATABASE_URL") or database_url,
         redis_url=env.url("REDIS_URL", schemes=("redis", "rediss", "unix")),
         public_url=env.url("PUBLIC_URL", schemes=("http", "https")).rstrip("/"),
-        host=host,
-        port=port,
+        host=env.text("HOST", "127.0.0.1"),
+        port=env.whole("PORT", 8000, low=1, high=65535),
         sandbox_port=env.whole("SANDBOX_PORT", 8001, low=1, high=65535),
         home=_home(env),
         export_dir=Path(env.text("EXPORT_DIR", str(_home(env) / "exports"))).resolve(),
