@@ -9,7 +9,7 @@ The number of a refund is made once. Whatever is repeated, by a caller, a worker
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -173,9 +173,12 @@ class Refunds:
                 return await self._refuse(refund, failure_of(outcome), ["CREATED", "PENDING"])
             case NotReached(detail=detail) if first:
                 log.warning("refund.create_not_reached", refund_id=refund.id, detail=detail)
-                return await self._refuse(refund, _not_reached(), ["CREATED"])
-            case NotReached(detail=detail) | Unknown(detail=detail):
+                return await self._refuse(refund, _not_reached(outcome.words), ["CREATED"])
+            case NotReached(detail=detail, words=words) | Unknown(detail=detail, words=words):
                 log.warning("refund.create_unknown", refund_id=refund.id, detail=detail)
+                if words is not None:
+                    doubt = replace(failure_of(words), code=OutcomeUnknown.code)
+                    await self._db.change("refund.doubt", refund.id, failure_json(doubt), self._clock.now())
         return await self.reload(refund.id)
 
     async def _refuse(self, refund: Refund, failure: Failure, leaving: list[str]) -> Refund:
@@ -271,7 +274,10 @@ def _check_request(request: RefundPayment) -> None:
             raise InvalidInput(f"{field}: use 1 to {limit} characters, without control characters", field=field)
 
 
-def _not_reached() -> Failure:
+def _not_reached(words: Rejected | None = None) -> Failure:
+    """The failure of a refund whose provider was never reached, or turned it away with these words."""
+    if words is not None:
+        return replace(failure_of(words), code=ProviderUnavailable.code)
     return Failure(
         code=ProviderUnavailable.code,
         provider_code=None,

@@ -47,6 +47,12 @@ where id = $1 and status in ('CREATED', 'PENDING')
 returning id, payment_id, order_id, owner, merchant_account_id, amount_fen, out_refund_no, provider_refund_id, status, reason,
   failure, created_by, correlation_id, created_at, updated_at, refunded_at, check_at, check_attempts, version;
 
+-- name: doubt
+-- What the provider said while it is not known what it did. $1 id, $2 failure, $3 now
+update shouyin.refund set failure = $2, updated_at = $3
+where id = $1 and status = 'CREATED' and failure is distinct from $2::jsonb
+returning id;
+
 -- name: succeed
 -- The money went back: the reserve becomes what was refunded. $1 id, $2 provider_refund_id, $3 refunded_at, $4 now
 with done as (

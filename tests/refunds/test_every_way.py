@@ -264,3 +264,38 @@ async def test_a_refund_that_failed_at_alipay_and_is_refused_again_ends(till: Op
     assert failed.failure is not None
     assert (failed.api_status, failed.failure.provider_code) == ("FAILED", "ACQ.SELLER_BALANCE_NOT_ENOUGH")
     assert await at.money(payment) == (0, 0)
+
+
+LIMITED = {
+    "alipay": {"kind": "error_response", "code": "40005", "sub_code": "isv.app-call-limited"},
+    "v3": {"kind": "business_error", "code": "FREQUENCY_LIMITED"},
+    "v2": {"kind": "business_error", "code": "FREQUENCY_LIMITED"},
+    "cloud": {"kind": "business_error", "code": "FREQUENCY_LIMITED"},
+}
+
+
+@some_ways
+async def test_a_rate_limit_says_so_and_never_gives_back_twice(till: Open, way: Way) -> None:
+    at = await till(way)
+    payment = await at.paid()
+    limited = dict(LIMITED[interface(way)])
+    await at.fault(at.calls[0], limited.pop("kind"), **limited)
+    if interface(way) == "alipay":
+        # Turned away before it was read: nothing is under way, and the whole can be asked for.
+        with pytest.raises(ProviderUnavailable) as refused:
+            await at.give_back(payment, 500)
+        assert "refundId" in refused.value.extra
+        assert (await at.money(payment), await at.truth(payment)) == ((0, 0), [])
+        refund = await at.give_back(payment, 500)
+    else:
+        # WeChat does not say whether it acted.
+        refund = await at.give_back(payment, 500)
+        assert refund.failure is not None
+        assert (refund.checking, refund.failure.code) == (True, "OUTCOME_UNKNOWN")
+        assert "often" in refund.failure.explanation
+    for _ in range(4):
+        await at.market.advance(timedelta(minutes=2))
+        await at.market.shop.settle()
+    found = await at.find(refund)
+    assert (found.api_status, found.failure) == ("REFUNDED", None)
+    assert (await at.money(payment), len(await at.truth(payment))) == ((500, 0), 1)
