@@ -72,20 +72,24 @@ create function shouyin.open_refund(
 ) language plpgsql as $$
 declare
   paid shouyin.payment;
+  mine boolean;
   held record;
   feature shouyin.activation;
 begin
   replayed := false;
   select * into paid from shouyin.payment p where p.id = p_payment_id for no key update;
-  select count(*) as grants, bool_or(g.scope = 'ALL') as everybody_s,
+  mine := paid.owner is null or paid.owner = p_sub;
+  -- Only grants that reach this payment count, and each with its own bounds: a day's is that of those that allow the amount.
+  select count(*) as grants,
     case when bool_or(g.largest_refund_fen is null) then null else max(g.largest_refund_fen) end as largest,
-    case when bool_or(g.largest_refund_per_day_fen is null) then null else max(g.largest_refund_per_day_fen) end as daily
+    case when bool_or(g.largest_refund_per_day_fen is null) filter (where coalesce(g.largest_refund_fen >= p_amount_fen, true))
+      then null
+      else max(g.largest_refund_per_day_fen) filter (where coalesce(g.largest_refund_fen >= p_amount_fen, true)) end as daily
   into held
-  from shouyin.permission g where g.action = 'payment.refund' and g.role = any(p_roles);
+  from shouyin.permission g
+  where g.action = 'payment.refund' and g.role = any(p_roles) and (g.scope = 'ALL' or mine);
   -- As everywhere: what is somebody else's is not there. An empty owner is nobody's.
-  if paid.id is null or not (p_is_admin or paid.owner is null or paid.owner = p_sub or coalesce(held.everybody_s, false)) then
-    refusal := 'NOT_FOUND'; return;
-  end if;
+  if paid.id is null or not (p_is_admin or mine or held.grants > 0) then refusal := 'NOT_FOUND'; return; end if;
   if held.grants = 0 then refusal := 'FORBIDDEN'; return; end if;
   if p_idempotency_key is not null then
     select * into refund from shouyin.refund r where r.created_by = p_sub and r.idempotency_key = p_idempotency_key;

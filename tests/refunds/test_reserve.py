@@ -99,6 +99,9 @@ async def granted(shop: Shop) -> Shop:
         (BUYER, [("user", "OWN")], None),
         (STRANGER, [("user", "OWN")], "NOT_FOUND"),
         (BUYER, [("*", "OWN")], None),
+        # What customers may do with their own reaches nobody else's, whoever looks at it.
+        (ADMIN, [("*", "OWN")], "FORBIDDEN"),
+        (CLERK, [("clerk", "OWN"), ("*", "OWN")], "NOT_FOUND"),
     ],
 )
 async def test_who_may_refund(shop: Shop, caller: Principal, grants: list[tuple[str, Any]], code: str | None) -> None:
@@ -206,6 +209,23 @@ async def test_bounds_of_a_grant(granted: Shop) -> None:
     assert await ask(payments[1]) == "ABOVE_DAILY"
     granted.clock.advance(timedelta(days=2))
     assert await ask(payments[1]) == "CREATED"
+
+
+async def test_grants_are_not_added_up_to_one_that_nobody_gave(granted: Shop) -> None:
+    grant, payment = granted.runtime.permissions.grant, await paid(granted)
+    # Without a bound for one's own; everybody's up to 5.00.
+    await grant(ADMIN, "*", "payment.refund", Reach("OWN"))
+    await grant(ADMIN, "clerk", "payment.refund", Reach("ALL", 500))
+    with pytest.raises(LookupError, match="ABOVE_LARGEST"):
+        await opened_by_clerk(granted, payment, 501)
+    # Much at once but little a day; little at once but any number of times.
+    await grant(ADMIN, "*", "payment.refund", Reach("ALL", 600, 600))
+    await grant(ADMIN, "clerk", "payment.refund", Reach("ALL", 200))
+    assert (await opened_by_clerk(granted, payment, 600)).status == "CREATED"
+    with pytest.raises(LookupError, match="ABOVE_DAILY"):
+        await opened_by_clerk(granted, payment, 201)
+    assert (await opened_by_clerk(granted, payment, 200)).status == "CREATED"
+    assert await money(granted, payment) == (0, 800)
 
 
 async def opened_by_clerk(shop: Shop, payment: Payment, fen: int) -> Refund:
