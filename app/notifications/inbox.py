@@ -42,6 +42,8 @@ _SLOWEST: Final = timedelta(minutes=10)
 # A provider repeats a notice some fifteen times. Whoever replays one ten thousand times gets it counted, and the flow
 # called this often in all.
 _MOST_DELIVERIES: Final = 100
+# Refusals that a key would explain which was changed a moment ago, in another process.
+_OTHER_KEYS: Final = ("signature", "decryption")
 
 
 class Inbox:
@@ -101,7 +103,7 @@ class Inbox:
             return await account.provider.read_notification(account.account, headers, body, tail=tail)
         except NotificationRefused as exc:
             # Anybody can send what is not signed: it may cost us a look at one number, not the parsing of keys.
-            if exc.reason != "signature" or await self._accounts.is_current(account):
+            if exc.reason not in _OTHER_KEYS or await self._accounts.is_current(account):
                 raise
             fresh = await self._accounts.open(account.id, version=account.version + 1)
             return await fresh.provider.read_notification(fresh.account, headers, body, tail=tail)

@@ -58,7 +58,8 @@ class AccountInvalid(ValueError):
 class NotificationRefused(Exception):
     """A notification that proves nothing: unsigned, wrongly signed, malformed, or not for this account.
 
-    `reason` is a short stable word for the metric and the log: "signature", "malformed", "encoding", "timestamp" …
+    `reason` is a short stable word for the metric and the log: "signature", "decryption", "malformed", "encoding",
+    "timestamp" …
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -219,12 +219,12 @@ def _callback(account: CloudAccount, notify_url: str) -> dict[str, Any]:
 def callback_path(account: CloudAccount, notify_url: str) -> str:
     """Where the callback arrives: the notification door's path, moved to the part that is never public, and the token.
 
-    What the deployment's public address has in front stays in front:
-    https://pay.example.com/shop/notify/wechat/7 → /shop/internal/notify/wechat/7/{token}"""
-    prefix, door, account_id = urlsplit(notify_url).path.rpartition("/notify/wechat/")
+    The callback comes straight to the container, past whatever proxy the public address has a path for:
+    https://pay.example.com/shop/notify/wechat/7 → /internal/notify/wechat/7/{token}"""
+    _, door, account_id = urlsplit(notify_url).path.rpartition("/notify/wechat/")
     if not door or not account_id:
         raise ValueError("notify_url does not lead to WeChat's notification door")
-    return f"{prefix}{_INTERNAL}{door}{account_id}/{account.notify_token}"
+    return f"{_INTERNAL}{door}{account_id}/{account.notify_token}"
 
 
 def _opened(account: Account) -> CloudAccount:

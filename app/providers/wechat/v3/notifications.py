@@ -55,6 +55,8 @@ async def read_notification(
             return Notification(event_key=_event_key(event_id, paid), report=paid)
         refunded = _refund(account, envelope, event_type)
         return Notification(event_key=refund_event_key(event_id, refunded), report=refunded)
+    except OtherKey as exc:
+        raise NotificationRefused("decryption", "the notification is encrypted with another apiv3_key") from exc
     except Unreadable as exc:
         raise NotificationRefused("malformed", f"the notification is {exc}") from exc
 

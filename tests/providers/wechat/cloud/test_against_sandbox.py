@@ -120,7 +120,7 @@ async def test_a_payment_from_order_to_callback(shop: Shop) -> None:
 
     await shop.control(f"/trades/{NUMBER}/pay")
     [callback] = await shop.callbacks(1)
-    assert callback.target == f"/shop/internal/notify/wechat/7/{shop.account.notify_token}"
+    assert callback.target == f"/internal/notify/wechat/7/{shop.account.notify_token}"
     notification = await shop.read(callback)
     queried = await shop.query()
     for report in (payment_in(notification), queried):
