@@ -182,10 +182,13 @@ class Refunds:
         return await self.reload(refund.id)
 
     async def _refuse(self, refund: Refund, failure: Failure, leaving: list[str]) -> Refund:
-        """FAILED and the reserve free, unless another answer was faster."""
+        """FAILED and the reserve free, unless another answer was faster, or somebody else took it over meanwhile: they
+        may have sent it too, and what became of that is theirs to say."""
         async with self._db.transaction() as tx:
             await tx.one("refund.lock_payment", refund.out_refund_no)
-            await tx.one("refund.fail", refund.id, failure_json(failure), self._clock.now(), leaving)
+            current = await tx.one("refund.lock", refund.out_refund_no)
+            if current is not None and current["check_at"] == refund.check_at:
+                await tx.one("refund.fail", refund.id, failure_json(failure), self._clock.now(), leaving)
         self._bell.ring("events")
         return await self.reload(refund.id)
 

@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from app.clock import Clock
-from app.db import Database, Transaction
+from app.db import Database, Row, Transaction
 from app.errors import ProviderRejected
 from app.merchants.accounts import OpenAccount
 from app.payments.model import Failure, failure_json, failure_of
@@ -83,7 +83,7 @@ async def apply_refund_within(
         return await _not_ours(tx, now, account, report, correlation_id, deliveries)
     refund = read_refund(row)
     correlation_id = refund.correlation_id or correlation_id
-    differences = list(_differences(refund, payment["out_trade_no"], account, report))
+    differences = list(_differences(refund, payment, account, report))
     changed = None
     if not differences:
         changed = await _transition(tx, now, refund, report, check_at or refund.check_at)
@@ -123,17 +123,18 @@ async def _transition(
 
 
 def _differences(
-    refund: Refund, out_trade_no: str, account: OpenAccount, report: RefundReport
+    refund: Refund, payment: Row, account: OpenAccount, report: RefundReport
 ) -> Iterator[tuple[str, str, str]]:
     """(field, ours, theirs) for everything that disagrees; what the message does not carry cannot."""
     if refund.merchant_account_id != account.id:
         yield "merchant_account", str(refund.merchant_account_id), str(account.id)
     for claim, reported in report.account_claims.items():
         expected = account.account.expected_claims.get(claim)
-        if expected is not None and reported not in expected:
+        # As with payments: the application it was opened under stays right.
+        if expected is not None and reported not in expected and reported != payment["app_id"]:
             yield claim, " or ".join(sorted(expected)), reported
-    if report.out_trade_no != out_trade_no:
-        yield "out_trade_no", out_trade_no, report.out_trade_no
+    if report.out_trade_no != payment["out_trade_no"]:
+        yield "out_trade_no", payment["out_trade_no"], report.out_trade_no
     if report.amount_fen is not None and report.amount_fen != refund.amount_fen:
         yield "refund_amount_fen", str(refund.amount_fen), str(report.amount_fen)
 

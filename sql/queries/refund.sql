@@ -24,7 +24,7 @@ from shouyin.refund where payment_id = any($1::bigint[]) order by payment_id, id
 
 -- name: lock_payment
 -- Before the refund itself, as everywhere. $1 out_refund_no
-select p.id, p.out_trade_no from shouyin.payment p
+select p.id, p.out_trade_no, p.app_id from shouyin.payment p
 where p.id = (select r.payment_id from shouyin.refund r where r.out_refund_no = $1)
 for no key update;
 

@@ -4,6 +4,7 @@ import asyncio
 import random
 from datetime import timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
@@ -14,10 +15,23 @@ from app.errors import ProviderUnavailable, ShouyinError
 from app.payments.actions import CreatePayment
 from app.payments.model import Payment
 from app.payments.reports import apply_payment_report
-from app.providers.contract import PaymentMethod, PaymentReport, RefundReport, ReportedRefund, ReportedStatus
+from app.providers.contract import (
+    Account,
+    NotReached,
+    PaymentMethod,
+    PaymentReport,
+    RefundOutcome,
+    RefundReport,
+    RefundRequest,
+    Rejected,
+    ReportedRefund,
+    ReportedStatus,
+    Unknown,
+)
 from app.refunds.actions import RefundPayment
 from app.refunds.model import Refund, read_refund
 from app.refunds.reports import AppliedRefund, apply_refund_report
+from app.refunds.sweep import check_due_refunds
 from app.runtime import Runtime
 from tests.fixtures.shop import ADMIN, BUYER, STRANGER, Shop
 
@@ -185,6 +199,39 @@ async def test_a_refund_that_no_provider_heard_of_fails_and_frees_its_reserve(gr
     assert conflict.value.code == "IDEMPOTENCY_CONFLICT"
 
 
+@pytest.mark.parametrize("outcome", [NotReached("ConnectTimeout"), Rejected("NOTENOUGH", "", "no balance", "余额不足")])
+async def test_who_is_answered_too_late_frees_nothing(
+    granted: Shop, monkeypatch: pytest.MonkeyPatch, outcome: NotReached | Rejected
+) -> None:
+    runtime, payment, sent = granted.runtime, await paid(granted), list[str]()
+    provider = runtime.accounts.providers["ALIPAY"]
+
+    async def create_refund(account: Account, request: RefundRequest) -> RefundOutcome:
+        sent.append(request.out_refund_no)
+        if len(sent) > 1:
+            return Unknown("taken perhaps, and the answer lost")
+        # This takes longer than anybody waits: a worker hears that there is no such refund, and sends it once more.
+        granted.clock.advance(timedelta(seconds=31))
+        assert await check_due_refunds(runtime.db, granted.clock, runtime.refunds) == 1
+        return outcome
+
+    async def query_refund(account: Account, request: RefundRequest) -> RefundOutcome:
+        return RefundReport(request.out_trade_no, request.out_refund_no, ReportedRefund.NOT_FOUND, "query")
+
+    monkeypatch.setattr(provider, "create_refund", create_refund)
+    monkeypatch.setattr(provider, "query_refund", query_refund)
+    refund = await runtime.refunds.create(CLERK, RefundPayment(payment.id, 500), correlation_id="c")
+    assert refund.checking
+    assert sent == [refund.out_refund_no] * 2
+    assert await money(granted, payment) == (0, 500)
+    # Whoever asks last has the last word.
+    monkeypatch.setattr(provider, "create_refund", AsyncMock(return_value=Rejected("NOTENOUGH", "", "none", "无")))
+    granted.clock.advance(timedelta(minutes=2))
+    assert await check_due_refunds(runtime.db, granted.clock, runtime.refunds) == 1
+    assert (await runtime.refunds.reload(refund.id)).status == "FAILED"
+    assert await money(granted, payment) == (0, 0)
+
+
 async def test_bounds_of_a_grant(granted: Shop) -> None:
     await granted.runtime.permissions.grant(ADMIN, "clerk", "payment.refund", Reach(None, 500, 800))
     payments = [await paid(granted) for _ in range(4)]
@@ -329,6 +376,14 @@ async def test_a_word_that_does_not_fit_our_row_is_recorded_and_changes_nothing(
     assert (applied.changed, applied.differences) == (False, (field,))
     assert await money(granted, payment) == (0, 500)
     assert await granted.connection.fetchval("select array_agg(field) from shouyin.difference") == [field]
+
+
+async def test_the_application_of_the_payment_stays_right_when_the_account_loses_it(granted: Shop) -> None:
+    payment = await paid(granted)
+    await granted.connection.execute("update shouyin.payment set app_id = '2021999999999999' where id = $1", payment.id)
+    refund = await opened(granted, payment, 500)
+    applied = await report(granted, refund, "REFUNDED", account_claims={"app_id": "2021999999999999"})
+    assert (applied.changed, applied.differences) == (True, ())
 
 
 async def test_a_refund_that_is_not_ours_reaches_the_flow_as_not_found(granted: Shop) -> None:
