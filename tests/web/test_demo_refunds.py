@@ -56,7 +56,8 @@ async def clerk_at(stack: Stack, browser: Browser, order_id: int, *, size: tuple
 
 
 async def ask_for(page: Page, amount: str, reason: str = "") -> None:
-    """Types an amount and a reason, and presses the button."""
+    """Types an amount and a reason, and presses the button, once the last refund is answered."""
+    await page.wait("document.querySelector('.refunding form').getAttribute('aria-busy') === 'false'")
     for field, text in (("#amount", amount), ("#reason", reason)):
         await page.press(field)
         await page.run(f"document.querySelector('{field}').select()")

@@ -181,8 +181,10 @@ function Facts({ payment, order }: { payment: Payment | undefined; order: Order 
       ? ["渠道单号", payment?.transactionId && <code>{payment.transactionId}</code>]
       : ["剩余时间", <Countdown until={payment.expiresAt} />],
     ["支付时间", payment?.paidAt && new Date(payment.paidAt).toLocaleString("zh-CN")],
-    ["退款", payment && back(payment), "given-back"],
   ];
+  // The last line, for which there is room: nothing moves when it comes.
+  const given = payment && back(payment);
+  if (given) rows.push(["退款", given, "given-back"]);
   return (
     <dl>
       {rows.map(([name, value, id]) => (

@@ -96,6 +96,7 @@ function Form({ payment, onRefund }: { payment: Payment; onRefund: (refund: Refu
               inputMode="decimal"
               autoComplete="off"
               required
+              readOnly={busy}
               maxLength={14}
               pattern="\d+(\.\d{1,2})?"
               title="写成 12.30 这样"
@@ -109,7 +110,7 @@ function Form({ payment, onRefund }: { payment: Payment; onRefund: (refund: Refu
         </div>
         <div class="field">
           <label for="reason">原因（可不填，顾客可能会看到）</label>
-          <input id="reason" value={reason} maxLength={80} autoComplete="off" onInput={(event) => setReason(event.currentTarget.value)} />
+          <input id="reason" value={reason} readOnly={busy} maxLength={80} autoComplete="off" onInput={(event) => setReason(event.currentTarget.value)} />
         </div>
         <p class="trouble" role="alert">
           {trouble}
