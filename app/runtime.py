@@ -117,7 +117,13 @@ def _assemble(
         public_url=config.public_url,
     )
     refunds = Refunds(
-        database=database, accounts=accounts, clock=clock, bell=bell, metrics=metrics, public_url=config.public_url
+        database=database,
+        accounts=accounts,
+        clock=clock,
+        bell=bell,
+        metrics=metrics,
+        permissions=permissions,
+        public_url=config.public_url,
     )
     live = _realtime(config, database, payments, refunds, metrics)
     live.on_change("merchant_account", accounts.forget)

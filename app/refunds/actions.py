@@ -16,7 +16,7 @@ from typing import Final
 import orjson
 import structlog
 
-from app.activation.permissions import Action, forbidden, roles_of
+from app.activation.permissions import Action, Permissions, forbidden, roles_of
 from app.activation.plan import payments_not_active, plan_expired
 from app.auth import Principal
 from app.clock import SHANGHAI, Clock
@@ -88,6 +88,7 @@ class Refunds:
         clock: Clock,
         bell: Doorbell,
         metrics: Metrics,
+        permissions: Permissions,
         public_url: str,
     ) -> None:
         self._db = database
@@ -95,6 +96,7 @@ class Refunds:
         self._clock = clock
         self._bell = bell
         self._metrics = metrics
+        self._permissions = permissions
         self._public_url = public_url
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -197,10 +199,11 @@ class Refunds:
     async def sync(self, caller: Principal, refund_id: int, *, correlation_id: str) -> Refund:
         """Asks the provider now and applies what it says.
 
-        Raises NotFound; ProviderUnavailable, OutcomeUnknown or ProviderRejected without a usable answer."""
+        Raises Forbidden, NotFound; ProviderUnavailable, OutcomeUnknown or ProviderRejected without a usable answer."""
         refund = await self.find(caller, refund_id)
         if refund is None:
             raise NotFound(f"refund {refund_id} does not exist", field="id")
+        await self._permissions.require(caller, Action.PAYMENT_SYNC)
         account = await self.accounts.open(refund.merchant_account_id)
         await self.ask(refund, account, correlation_id=correlation_id)
         return await self.reload(refund_id)

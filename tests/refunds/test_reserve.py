@@ -458,6 +458,15 @@ async def test_many_at_once_in_three_processes_never_add_up_to_more_than_was_pai
     assert refusals <= {"REFUND_EXCEEDS_PAYMENT", "ALL_REFUNDED"}
 
 
+async def test_asking_about_a_refund_needs_the_same_grant_as_about_a_payment(granted: Shop) -> None:
+    refund = await opened(granted, await paid(granted), 500)
+    await granted.runtime.permissions.revoke(ADMIN, "*", "payment.sync")
+    for caller, code in ((BUYER, "FORBIDDEN"), (STRANGER, "NOT_FOUND"), (ADMIN, "PROVIDER_UNAVAILABLE")):
+        with pytest.raises(ShouyinError) as refused:
+            await granted.runtime.refunds.sync(caller, refund.id, correlation_id="c")
+        assert refused.value.code == code
+
+
 async def test_one_key_twice_at_once_reserves_once(granted: Shop) -> None:
     payment, other = await paid(granted), await paid(granted)
     processes = [granted.runtime, await granted.open()]
