@@ -16,8 +16,8 @@ select n, (n % 1000)::text, 1, 'ALIPAY', 'ALIPAY_PAGE', 1230, case when n % 50 >
   case when n % 50 > 0 then 'SUCCESSFUL' else 'PENDING' end, 'u', 'k' || n, 'x', now(), now(), now(),
   case when n % 50 = 0 then now() end
 from generate_series(1, {ROWS}) n;
-insert into shouyin.refund (payment_id, order_id, owner, merchant_account_id, amount_fen, out_refund_no, status, created_by,
-  input_hash, created_at, updated_at, refunded_at, check_at)
+insert into shouyin.refund (payment_id, order_id, owner, merchant_account_id, amount_fen, out_refund_no, status,
+  created_by, input_hash, created_at, updated_at, refunded_at, check_at)
 select n, n, (n % 1000)::text, 1, 100, 'SR' || n + 100000, case when n % 500 > 0 then 'REFUNDED' else 'PENDING' end,
   'c' || n % 10, 'x', now() - n * interval '1 minute', now(), case when n % 500 > 0 then now() end,
   case when n % 500 = 0 then now() end

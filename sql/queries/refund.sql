@@ -132,8 +132,10 @@ returning id, payment_id, order_id, owner, merchant_account_id, amount_fen, out_
 update shouyin.refund set check_at = $2, check_attempts = $4 where id = $1 and check_at = $3 returning id;
 
 -- name: ask_now
--- A notice mentioned it. $1 out_refund_no, $2 now
-update shouyin.refund set check_at = $2 where out_refund_no = $1 and check_at > $2 returning id;
+-- A notice mentioned it; one that was called failed may have gone through after all. $1 out_refund_no, $2 now
+update shouyin.refund set check_at = $2
+where out_refund_no = $1 and (check_at > $2 or check_at is null and status = 'FAILED')
+returning id;
 
 -- name: append_event
 -- $1 kind, $2 payment id, $3 refund id, $4 order id, $5 details, $6 correlation id, $7 now

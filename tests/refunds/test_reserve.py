@@ -458,6 +458,28 @@ async def test_many_at_once_in_three_processes_never_add_up_to_more_than_was_pai
     assert refusals <= {"REFUND_EXCEEDS_PAYMENT", "ALL_REFUNDED"}
 
 
+async def test_one_called_failed_that_a_notice_names_is_asked_about(
+    granted: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, payment = granted.runtime, await paid(granted)
+    refund = await opened(granted, payment, 500)
+    await report(granted, refund, "FAILED")
+    answers = iter((ReportedRefund.NOT_FOUND, ReportedRefund.REFUNDED))
+
+    async def query_refund(account: Account, request: RefundRequest) -> RefundOutcome:
+        return RefundReport(request.out_trade_no, request.out_refund_no, next(answers), "query")
+
+    monkeypatch.setattr(runtime.accounts.providers["ALIPAY"], "query_refund", query_refund)
+    for status, given_back in (("FAILED", 0), ("REFUNDED", 500)):
+        assert await runtime.db.change("refund.ask_now", refund.out_refund_no, granted.clock.now()) is not None
+        assert await check_due_refunds(runtime.db, granted.clock, runtime.refunds) == 1
+        found = await runtime.refunds.reload(refund.id)
+        assert (found.status, found.check_at) == (status, None)
+        assert await money(granted, payment) == (given_back, 0)
+    # One that is known is not asked about.
+    assert await runtime.db.change("refund.ask_now", refund.out_refund_no, granted.clock.now()) is None
+
+
 async def test_asking_about_a_refund_needs_the_same_grant_as_about_a_payment(granted: Shop) -> None:
     refund = await opened(granted, await paid(granted), 500)
     await granted.runtime.permissions.revoke(ADMIN, "*", "payment.sync")
