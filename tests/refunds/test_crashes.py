@@ -3,8 +3,12 @@
 As with payments (tests/payments/test_crashes.py) each story is told once to count its points, and then once more for
 each side of each point. A crash may cost time. It may not cost a second refund, a reserve that nobody frees, or a
 flow's effect done twice or never.
+
+The suite tells a third of the points of each story, another third in each; `REFUND_CRASHES=all` tells every one, which
+takes minutes.
 """
 
+import os
 import sys
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -186,6 +190,8 @@ async def test_a_crash_anywhere_changes_no_end(
     ]
     assert counted.passed["commit"] >= 4
     assert counted.passed["call"] >= 1
+    if os.environ.get("REFUND_CRASHES") != "all":
+        points = points[TOLD.index((way, course)) % 3 :: 3]
     survived = 0
     for point in points:
         plan = Plan(die_at=point)
