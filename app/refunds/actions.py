@@ -59,6 +59,9 @@ log = structlog.get_logger(__name__)
 
 # How long the process that opened a refund has for the provider's answer before others ask what became of it.
 _CREATE_LEASE: Final = timedelta(seconds=30)
+# How long a refund that its provider took may be in its hands, whatever a repeat of it is answered: Alipay's query does
+# not tell one that a bank works on from one that failed.
+_TAKEN_FOR: Final = timedelta(days=7)
 _REASON_LIMIT: Final = 80
 _KEY_LIMIT: Final = 128
 
@@ -170,6 +173,8 @@ class Refunds:
                 await self._apply(refund, account, outcome, refund.correlation_id)
             case Rejected() if first:
                 return await self._refuse(refund, failure_of(outcome), ["CREATED"])
+            case Rejected() if refund.status == "PENDING" and self._clock.now() - refund.created_at < _TAKEN_FOR:
+                await self._obstruct(refund, account, failure_of(outcome))
             case Rejected():
                 # The provider has just said that it has no such refund: one it once took has failed there.
                 return await self._refuse(refund, failure_of(outcome), ["CREATED", "PENDING"])
@@ -193,6 +198,14 @@ class Refunds:
                 await tx.one("refund.fail", refund.id, failure_json(failure), self._clock.now(), leaving)
         self._bell.ring("events")
         return await self.reload(refund.id)
+
+    async def _obstruct(self, refund: Refund, account: OpenAccount, failure: Failure) -> None:
+        """Still under way as far as anybody can tell: what stands in its way is shown, and the reserve stays."""
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            await tx.one("refund.lock_payment", refund.out_refund_no)
+            check_at = next_check(account.provider, refund, now)
+            await tx.one("refund.accept", refund.id, None, now, check_at, failure_json(failure))
 
     # --- asking ---------------------------------------------------------------------------------------------------
 

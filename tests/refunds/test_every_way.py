@@ -256,7 +256,14 @@ async def test_a_refund_that_failed_at_alipay_and_is_refused_again_ends(till: Op
     refund = await at.give_back(payment, 500)
     assert refund.status == "PENDING"
     await at.settle(refund, "FAILED")
-    await at.fault(at.calls[0], "business_error", sub_code="ACQ.SELLER_BALANCE_NOT_ENOUGH")
+    await at.fault(at.calls[0], "business_error", sub_code="ACQ.SELLER_BALANCE_NOT_ENOUGH", count=9999)
+    await at.market.advance(timedelta(minutes=10))
+    await at.market.shop.settle()
+    # One in hand is asked about with the same answers: it stays reserved, and says what stands in its way.
+    waiting = await at.find(refund)
+    assert waiting.failure is not None
+    assert (waiting.api_status, await at.money(payment)) == ("PENDING", (0, 500))
+    await at.market.advance(timedelta(days=7))
     for _ in range(3):
         await at.market.advance(timedelta(minutes=10))
         await at.market.shop.settle()
@@ -299,3 +306,20 @@ async def test_a_rate_limit_says_so_and_never_gives_back_twice(till: Open, way: 
     found = await at.find(refund)
     assert (found.api_status, found.failure) == ("REFUNDED", None)
     assert (await at.money(payment), len(await at.truth(payment))) == ((500, 0), 1)
+
+
+async def test_one_in_alipay_s_hands_that_is_refused_when_repeated_stays_reserved(till: Open) -> None:
+    at = await till(next(way for way in SOME if way.method == "ALIPAY_PAGE"))
+    payment = await at.paid()
+    await at.policy(settle="hold")
+    refund = await at.give_back(payment, 1230)
+    await at.fault(at.calls[0], "business_error", sub_code="ACQ.SELLER_BALANCE_NOT_ENOUGH")
+    await at.market.advance(timedelta(minutes=2))
+    await at.market.shop.settle()
+    assert ((await at.find(refund)).api_status, await at.money(payment)) == ("PENDING", (0, 1230))
+    # A refund in full brings no notice: only asking finds out.
+    await at.settle(refund, "REFUNDED")
+    for _ in range(3):
+        await at.market.advance(timedelta(hours=12))
+        await at.market.shop.settle()
+    assert ((await at.find(refund)).api_status, await at.money(payment)) == ("REFUNDED", (1230, 0))
