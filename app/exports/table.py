@@ -20,8 +20,9 @@ from app.db import Row
 from app.money import format_yuan
 
 BYTE_ORDER_MARK: Final = "\ufeff".encode()
-# What makes a spreadsheet run a cell, a blank before it included.
-_STARTS_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+# What makes a spreadsheet run a cell, a blank of any kind before it included; with an East Asian locale it reads the
+# wide forms as the narrow ones.
+_STARTS_FORMULA: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,8 @@ def _cell(name: str, value: Any) -> str:
         case datetime():
             return value.astimezone(SHANGHAI).strftime("%Y-%m-%d %H:%M:%S")
     text = str(value)
-    return f"'{text}" if text.lstrip(" ").startswith(_STARTS_FORMULA) else text
+    runs = text.startswith(("\t", "\r", "\n")) or text.lstrip().startswith(_STARTS_FORMULA)
+    return f"'{text}" if runs else text
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> bytes:

@@ -60,13 +60,17 @@ def test_an_empty_file_says_so() -> None:
         "＝",
         "=",
         "  @x",
+        "＝1+1",
+        "\u3000＋1",
+        "\u00a0-1",
+        " \t=1",
     ],
 )
 def test_what_a_spreadsheet_would_run_is_text(words: str) -> None:
     writer = Writer(PAYMENTS)
     _, row = read(writer.head() + writer.rows([ROW | {"subject": words, "owner": words}]))
     cell = row[PAYMENTS.columns.index("subject")]
-    assert cell == (words if words == "＝" else f"'{words}")
+    assert cell == f"'{words}"
     assert row[PAYMENTS.columns.index("owner")] == cell
 
 
