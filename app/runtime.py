@@ -116,15 +116,7 @@ def _assemble(
         limits=_limits(config),
         public_url=config.public_url,
     )
-    refunds = Refunds(
-        database=database,
-        accounts=accounts,
-        clock=clock,
-        bell=bell,
-        metrics=metrics,
-        permissions=permissions,
-        public_url=config.public_url,
-    )
+    refunds = _refunds(config, clock, database, bell, metrics, accounts, permissions)
     live = _realtime(config, database, payments, refunds, metrics)
     live.on_change("merchant_account", accounts.forget)
     live.on_change("activation", lambda _: database.renew_connections())
@@ -169,6 +161,26 @@ def _limits(config: Config) -> Limits:
         minimum_amount_fen=config.minimum_amount_fen,
         maximum_amount_fen=config.maximum_amount_fen,
         default_expiry=config.default_expiry,
+    )
+
+
+def _refunds(
+    config: Config,
+    clock: Clock,
+    database: Database,
+    bell: Doorbell,
+    metrics: Metrics,
+    accounts: MerchantAccounts,
+    permissions: Permissions,
+) -> Refunds:
+    return Refunds(
+        database=database,
+        accounts=accounts,
+        clock=clock,
+        bell=bell,
+        metrics=metrics,
+        permissions=permissions,
+        public_url=config.public_url,
     )
 
 
