@@ -190,7 +190,7 @@ async def test_a_wrong_order_is_refused(
         ("profit_sharing", "yes"),
         ("time_start", "2026-11-22 08:00:00"),
         ("time_expire", "20261322080000"),
-        ("time_expire", compact(datetime.now(UTC) + timedelta(seconds=50))),
+        pytest.param("time_expire", compact(datetime.now(UTC) + timedelta(seconds=50)), id="time_expire-soon"),
         ("appid", "wx123"),
         ("openId", OPENID),
         ("auth_code", "134650000000000000"),
