@@ -57,9 +57,9 @@ class Bare:
         now = datetime.now(UTC)
         number = f"B{secrets.token_hex(12)}"
         row = await self._pool.fetchrow(
-            self._open, given["order_id"], given["sub"], False, None, "ALIPAY", "ALIPAY_PAGE", given["amount_fen"],
-            given["subject"], number, None, None, given["key"], bytes(32), "bare", now + timedelta(hours=2), now,
-            now + timedelta(seconds=30), 2, 10_000_000_000,
+            self._open, given["order_id"], given["sub"], False, ["*", "user"], None, "ALIPAY", "ALIPAY_PAGE",
+            given["amount_fen"], given["subject"], number, None, None, None, None, given["key"], bytes(32), "bare",
+            now + timedelta(hours=2), now, now + timedelta(seconds=30), 2, 10_000_000_000,
         )  # fmt: skip
         if row is None or row["refusal"] is not None:
             raise RuntimeError("refused")
