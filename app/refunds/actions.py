@@ -59,8 +59,8 @@ log = structlog.get_logger(__name__)
 
 # How long the process that opened a refund has for the provider's answer before others ask what became of it.
 _CREATE_LEASE: Final = timedelta(seconds=30)
-# How long a refund that its provider took may be in its hands, whatever a repeat of it is answered: Alipay's query does
-# not tell one that a bank works on from one that failed.
+# How long a refund that its provider took, or may have taken, can be in its hands, whatever a repeat of it is answered:
+# Alipay's query does not tell one that a bank works on from one that failed.
 _TAKEN_FOR: Final = timedelta(days=7)
 _REASON_LIMIT: Final = 80
 _KEY_LIMIT: Final = 128
@@ -161,7 +161,7 @@ class Refunds:
     async def create_again(self, refund: Refund, account: OpenAccount) -> Refund:
         """Sends a refund once more, under the same number, whose provider says a moment ago that it has no such refund.
 
-        A refusal ends it; not being reached never does: the first attempt may have acted, whatever becomes of this."""
+        A refusal ends it only after a week, and not being reached never does: the first attempt may have acted."""
         return await self._send(refund, account, first=False)
 
     async def _send(self, refund: Refund, account: OpenAccount, *, first: bool) -> Refund:
@@ -173,7 +173,7 @@ class Refunds:
                 await self._apply(refund, account, outcome, refund.correlation_id)
             case Rejected() if first:
                 return await self._refuse(refund, failure_of(outcome), ["CREATED"])
-            case Rejected() if refund.status == "PENDING" and self._clock.now() - refund.created_at < _TAKEN_FOR:
+            case Rejected() if self._clock.now() - refund.created_at < _TAKEN_FOR:
                 await self._obstruct(refund, account, failure_of(outcome))
             case Rejected():
                 # The provider has just said that it has no such refund: one it once took has failed there.
@@ -202,6 +202,11 @@ class Refunds:
     async def _obstruct(self, refund: Refund, account: OpenAccount, failure: Failure) -> None:
         """Still under way as far as anybody can tell: what stands in its way is shown, and the reserve stays."""
         now = self._clock.now()
+        if refund.status == "CREATED":
+            # The provider may have taken it, and its answer was lost.
+            doubt = replace(failure, code=OutcomeUnknown.code)
+            await self._db.change("refund.doubt", refund.id, failure_json(doubt), now)
+            return
         async with self._db.transaction() as tx:
             await tx.one("refund.lock_payment", refund.out_refund_no)
             check_at = next_check(account.provider, refund, now)

@@ -119,6 +119,10 @@ async def tell(at: Till, plan: Plan, story: Story) -> tuple[Payment, int]:
             if plan.died and life.deaths == 0:
                 await life.restart()
             at.market.notified = life.runtime
+        if story is REFUSAL and await waiting(at.market, payment):
+            # The dead process may have sent it: what a repeat is answered ends it only after a week.
+            assert await at.money(payment) == (0, story.fen)
+            await at.market.advance(timedelta(days=8))
         for _ in range(_SWEEPS):
             if not await waiting(at.market, payment):
                 break

@@ -224,9 +224,12 @@ async def test_who_is_answered_too_late_frees_nothing(
     assert refund.checking
     assert sent == [refund.out_refund_no] * 2
     assert await money(granted, payment) == (0, 500)
-    # Whoever asks last has the last word.
+    # Whoever asks last has the last word, once a first that was taken would be over.
     monkeypatch.setattr(provider, "create_refund", AsyncMock(return_value=Rejected("NOTENOUGH", "", "none", "无")))
     granted.clock.advance(timedelta(minutes=2))
+    assert await check_due_refunds(runtime.db, granted.clock, runtime.refunds) == 1
+    assert await money(granted, payment) == (0, 500)
+    granted.clock.advance(timedelta(days=8))
     assert await check_due_refunds(runtime.db, granted.clock, runtime.refunds) == 1
     assert (await runtime.refunds.reload(refund.id)).status == "FAILED"
     assert await money(granted, payment) == (0, 0)
