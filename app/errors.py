@@ -6,6 +6,7 @@
     │   ├── InvalidInput  InvalidAmount  AmountMismatch  QueryTooComplex
     │   ├── OrderNotFound  OrderAlreadyPaid  IdempotencyConflict
     │   ├── RefundExceedsPayment  PaymentNotRefundable
+    │   ├── SceneNotAllowed  SceneAlreadySigned  CycleNotChangeable
     │   ├── PaymentsNotActive  PlanExpired  MethodNotConfigured  PaymentsUnresolved  ExportUnwritable
     │   ├── WechatCodeInvalid  WechatStateInvalid  WechatLoginRefused
     │   └── WechatUserBlocked  WechatSnapshotUser  WechatRateLimited  WechatAppMisconfigured
@@ -121,6 +122,27 @@ class PaymentNotRefundable(CallerError):
 
     code = "PAYMENT_NOT_REFUNDABLE"
     default_zh = "该支付无法退款"
+
+
+class SceneNotAllowed(CallerError):
+    """The merchant account signs no agreements of this scene."""
+
+    code = "SCENE_NOT_ALLOWED"
+    default_zh = "商户未开通该签约场景"
+
+
+class SceneAlreadySigned(CallerError):
+    """This user has an agreement of this scene already; `cyclePaymentId` names it."""
+
+    code = "SCENE_ALREADY_SIGNED"
+    default_zh = "该场景下已有生效或待签约的协议，请先取消原协议"
+
+
+class CycleNotChangeable(CallerError):
+    """A cycle payment in this state, or under this agreement, cannot be changed so."""
+
+    code = "CYCLE_NOT_CHANGEABLE"
+    default_zh = "当前状态的周期扣款不支持该操作"
 
 
 class IdempotencyConflict(CallerError):

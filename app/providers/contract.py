@@ -11,7 +11,7 @@ provider says about one object arrives as a report, whichever way it came; every
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
@@ -227,6 +227,151 @@ class RefundReport:
 RefundOutcome = RefundReport | Rejected | NotReached | Unknown
 
 
+class ReportedAgreement(StrEnum):
+    """What a provider says of an agreement. An unknown word of theirs is PENDING, and logged."""
+
+    # Signing has begun and is not finished.
+    PENDING = "PENDING"
+    # Money may be taken under it.
+    ACTIVE = "ACTIVE"
+    # Cancelled by either side, or run out.
+    ENDED = "ENDED"
+    # The provider has no such agreement. A link that was handed out may still be signed until its own end.
+    NOT_FOUND = "NOT_FOUND"
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementTerms:
+    """What a merchant account may agree on with a payer. Providers change these: each is an account's setting."""
+
+    scenes: frozenset[str]
+    largest_deduction_fen: int
+    shortest_interval_days: int
+    # Money may be taken from this many days before a planned date until that date.
+    window_days: int
+    # How often the plan of one agreement may be put off; None is without a bound.
+    plan_changes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FirstPayment:
+    """The payment that a payer makes while signing (支付并签约); a payment of its own in every other respect."""
+
+    out_trade_no: str
+    amount_fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementRequest:
+    """One agreement to sign. The same request gives the same next step however often it is made.
+
+    `external_agreement_no` is ours, letters and digits, at most 32. `ceiling_fen` is the most one deduction may come
+    to; `payer_name` the payer's account in the shop, shown while signing. `notify_url` is ours and absolute,
+    `expires_at` the end of the link. With a `first_payment` the deductions begin with the second one."""
+
+    external_agreement_no: str
+    scene: str
+    subject: str
+    ceiling_fen: int
+    interval_days: int
+    first_deduction_on: date
+    payer_name: str
+    notify_url: str
+    created_at: datetime
+    expires_at: datetime
+    return_url: str | None = None
+    first_payment: FirstPayment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementKey:
+    """By what a provider knows an agreement. `agreement_no` is theirs, None before it is signed."""
+
+    external_agreement_no: str
+    scene: str
+    agreement_no: str | None
+    notify_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementReport:
+    """What a provider says about one agreement; None where it did not say.
+
+    A report names the agreement by our number or by theirs, or by both. `next_deduction_on` is the date its plan stands
+    at, `valid_until` when it runs out by itself."""
+
+    status: ReportedAgreement
+    source: Literal["notification", "query", "answer"]
+    external_agreement_no: str | None = None
+    agreement_no: str | None = None
+    scene: str | None = None
+    payer_id: str | None = None
+    signed_at: datetime | None = None
+    ended_at: datetime | None = None
+    valid_until: datetime | None = None
+    next_deduction_on: date | None = None
+    account_claims: Mapping[str, str] = field(default_factory=dict)
+
+
+AgreementOutcome = AgreementReport | Rejected | NotReached | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """The plan stands at this date now."""
+
+    deduct_on: date
+
+
+PutOffOutcome = PutOff | Rejected | NotReached | Unknown
+
+
+class DeductionRefusal(StrEnum):
+    """Why a deduction was refused, by what helps. Nothing was taken under its number."""
+
+    # The payer lacks the money or the means: another day, and the payer should know.
+    PAYER = "PAYER"
+    # A limit of today or this month: another day.
+    LIMIT = "LIMIT"
+    # The plan does not let money be taken today: ask for the plan's date, or put it off.
+    WINDOW = "WINDOW"
+    # More than was agreed on: only a new agreement helps.
+    RULE = "RULE"
+    # The agreement is over or not in force: ask about it.
+    AGREEMENT = "AGREEMENT"
+    # The merchant's own contract: no payer is at fault, and every other deduction would meet the same.
+    MERCHANT = "MERCHANT"
+    # Nothing that can be tried again.
+    FINAL = "FINAL"
+
+
+@dataclass(frozen=True, slots=True)
+class DeductionRequest:
+    """One deduction to make. The same deduction gives the same request however often it is sent.
+
+    `out_trade_no` is ours and makes repeating harmless; `expires_at` is when the provider gives up by itself."""
+
+    out_trade_no: str
+    agreement_no: str
+    amount_fen: int
+    subject: str
+    notify_url: str
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeductionRefused:
+    """The provider said no; nothing was or will be taken under this number."""
+
+    kind: DeductionRefusal
+    words: Rejected
+
+
+# SUCCESSFUL: taken. PENDING: accepted and worked on, ask or wait.
+DeductionOutcome = PaymentReport | DeductionRefused | NotReached | Unknown
+
+
 @dataclass(frozen=True, slots=True)
 class Notification:
     """A verified notification. `event_key` is equal for repeats of one event and for nothing else.
@@ -234,7 +379,7 @@ class Notification:
     `refund_hint` is the number of a refund of ours that a payment's notice mentions: worth asking about now."""
 
     event_key: str
-    report: PaymentReport | RefundReport
+    report: PaymentReport | RefundReport | AgreementReport
     refund_hint: str | None = None
 
 
@@ -264,11 +409,55 @@ class Account(Protocol):
         ...
 
 
+class Agreements(Protocol):
+    """How a provider lets a merchant charge a payer again without asking. May be called again with the same input."""
+
+    # what a deduction, and a first payment, is as a payment; no caller chooses it
+    method: PaymentMethod
+    # how long a link for signing can be used
+    signing_life: timedelta
+    # Ages of an unfinished signing at which it is asked about; after the last one the last gap repeats until its end.
+    query_schedule: Sequence[timedelta]
+
+    def terms(self, account: Account) -> AgreementTerms:
+        """What this account may agree on; no scenes at all where it signs none."""
+        ...
+
+    def check_agreement(self, account: Account, request: AgreementRequest) -> None:
+        """Raises InvalidInput, InvalidAmount or SceneNotAllowed, with the API's field name, for what the provider could
+        never accept from this account."""
+        ...
+
+    async def sign(self, account: Account, request: AgreementRequest) -> CreateOutcome:
+        """The payer's next step towards signing, and towards the first payment where there is one."""
+        ...
+
+    async def query_agreement(self, account: Account, key: AgreementKey) -> AgreementOutcome:
+        """Asks what became of an agreement. "No such agreement" is a report with NOT_FOUND."""
+        ...
+
+    async def cancel_agreement(self, account: Account, key: AgreementKey) -> AgreementOutcome:
+        """Ends an agreement; one that is over already is ENDED too."""
+        ...
+
+    async def put_off(self, account: Account, key: AgreementKey, deduct_on: date) -> PutOffOutcome:
+        """Moves the plan's next date back to a later one."""
+        ...
+
+    async def deduct(self, account: Account, request: DeductionRequest) -> DeductionOutcome:
+        """Takes money under an agreement; repeating it with the same `out_trade_no` must not take it twice.
+
+        A refusal is given only where it is certain that nothing was taken under this number."""
+        ...
+
+
 class Provider(Protocol):
     """One payment provider. Every method may be called again with the same input."""
 
     name: str
+    # The ways to pay that a caller may choose; deductions under an agreement are not among them.
     methods: frozenset[PaymentMethod]
+    agreements: Agreements | None
     # those of them whose payer is named when the payment is opened
     methods_with_payer: frozenset[PaymentMethod]
     modes: Sequence[str]

@@ -40,6 +40,7 @@ from app.providers.contract import (
     Accepted,
     Account,
     Acknowledgement,
+    Agreements,
     Closed,
     CloseOutcome,
     CreateOutcome,
@@ -99,6 +100,7 @@ class AlipayProvider:
 
     name = "ALIPAY"
     methods = frozenset(accounts.METHODS)
+    agreements: Agreements | None = None
     methods_with_payer: frozenset[PaymentMethod] = frozenset()
     modes: Sequence[str] = accounts.MODES
     # Close together while a person is paying, then every six hours; fifteen days come to seventy questions.

@@ -28,6 +28,7 @@ from app.providers.contract import (
     Account,
     AccountInvalid,
     Acknowledgement,
+    Agreements,
     CloseOutcome,
     CreateOutcome,
     Notification,
@@ -83,6 +84,7 @@ class WechatProvider:
             PaymentMethod.WECHAT_CLOUD,
         }
     )
+    agreements: Agreements | None = None
     methods_with_payer = frozenset(
         {PaymentMethod.WECHAT_MINI_PROGRAM, PaymentMethod.WECHAT_JSAPI, PaymentMethod.WECHAT_CLOUD}
     )
