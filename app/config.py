@@ -9,7 +9,7 @@ import binascii
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -71,6 +71,12 @@ class Config:
     minimum_amount_fen: int
     maximum_amount_fen: int
     default_expiry: timedelta
+    # deductions of cycle payments; see app/cycles/calendar.py
+    deduct_at: time
+    deduction_tries: int
+    deduction_failed_dates: int
+    deduction_notice_days: int
+    deduction_missed_days: int | None
     # development conveniences
     sandbox_url: str | None
     graphiql: bool
@@ -126,6 +132,11 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         minimum_amount_fen=env.parsed("MINIMUM_AMOUNT", parse_yuan, "0.02"),
         maximum_amount_fen=env.parsed("MAXIMUM_AMOUNT", parse_yuan, "100000000"),
         default_expiry=timedelta(seconds=env.whole("PAYMENT_EXPIRES_S", 7200, low=60, high=86400 * 15)),
+        deduct_at=env.parsed("DEDUCT_AT", parse_time, "09:00"),
+        deduction_tries=env.whole("DEDUCTION_TRIES", 3, low=1, high=9),
+        deduction_failed_dates=env.whole("DEDUCTION_FAILED_DATES", 1, low=1, high=100),
+        deduction_notice_days=env.whole("DEDUCTION_NOTICE_DAYS", 3, low=0, high=30),
+        deduction_missed_days=env.parsed("DEDUCTION_MISSED_DAYS", parse_missed_days, "charge"),
         sandbox_url=(env.optional("SANDBOX_URL") or "").rstrip("/") or None,
         graphiql=env.flag("GRAPHIQL"),
         introspection=env.flag("INTROSPECTION"),
@@ -179,6 +190,26 @@ def parse_master_keys(text: str) -> dict[str, bytes]:
             raise ValueError(f"key {key_id} has {len(key)} bytes, not 32; generate one with: openssl rand -base64 32")
         keys[key_id] = key
     return keys
+
+
+def parse_time(text: str) -> time:
+    """ "09:00" → a time of day, Shanghai's. Raises ValueError."""
+    try:
+        found = datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007 - a time of day belongs to no zone
+    except ValueError as exc:
+        raise ValueError(f"{text!r} is no time of day; write it as 09:00") from exc
+    if found > time(22, 0):
+        raise ValueError("22:00 is the latest: what runs into the next day is refused by the provider")
+    return found
+
+
+def parse_missed_days(text: str) -> int | None:
+    """ "charge" → None, "7" → 7 days. Raises ValueError."""
+    if text == "charge":
+        return None
+    if not (text.isascii() and text.isdigit() and 0 <= int(text) <= 3650):
+        raise ValueError(f"{text!r} is neither a number of days nor the word charge")
+    return int(text)
 
 
 class _Environment:

@@ -58,6 +58,11 @@ class Metrics:
         self.event_age_seconds: Final = Gauge(
             "shouyin_event_age_seconds", "Age of the oldest event not yet dispatched to flows", registry=registry
         )
+        self.deductions_held: Final = Counter(
+            "shouyin_deductions_held_total",
+            "Deductions a provider refused because of the merchant itself; all of that account's wait",
+            registry=registry,
+        )
         self.differences: Final = Counter(
             "shouyin_differences_total", "Reports that did not fit our row", ["field"], registry=registry
         )

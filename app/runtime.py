@@ -13,6 +13,10 @@ from app.activation.turning_off import TurningOff
 from app.auth import Authenticator
 from app.clock import Clock
 from app.config import Config
+from app.cycles.actions import Cycles
+from app.cycles.calendar import Schedule
+from app.cycles.deductions import Deductions
+from app.cycles.outcomes import Outcomes
 from app.db import Database, open_database
 from app.doorbell import Doorbell
 from app.exports.books import Exports
@@ -50,6 +54,8 @@ class Runtime:
     exports: Exports
     payments: Payments
     refunds: Refunds
+    cycles: Cycles
+    deductions: Deductions
     inbox: Inbox
     flows: Flows
     wechat: Wechat
@@ -117,7 +123,9 @@ def _assemble(
         public_url=config.public_url,
     )
     refunds = _refunds(config, clock, database, bell, metrics, accounts, permissions)
-    live = _realtime(config, database, payments, refunds, metrics)
+    cycles = _cycles(config, clock, database, bell, metrics, accounts, permissions, plan)
+    deductions = _deductions(clock, database, bell, metrics, payments, cycles)
+    live = _realtime(config, database, payments, refunds, cycles, metrics)
     live.on_change("merchant_account", accounts.forget)
     live.on_change("activation", lambda _: database.renew_connections())
     return Runtime(
@@ -135,15 +143,23 @@ def _assemble(
         exports=Exports(database, clock, permissions),
         payments=payments,
         refunds=refunds,
+        cycles=cycles,
+        deductions=deductions,
         inbox=Inbox(database=database, accounts=accounts, clock=clock, bell=bell, metrics=metrics),
-        flows=_flows(config, clock, database, bell, metrics, flows),
+        flows=_flows(config, clock, database, bell, metrics, flows, deductions),
         wechat=build_wechat(config, clock, database, http),
         realtime=live,
     )
 
 
 def _flows(
-    config: Config, clock: Clock, database: Database, bell: Doorbell, metrics: Metrics, flows: Mapping[str, Flow]
+    config: Config,
+    clock: Clock,
+    database: Database,
+    bell: Doorbell,
+    metrics: Metrics,
+    flows: Mapping[str, Flow],
+    deductions: Deductions,
 ) -> Flows:
     return Flows(
         database=database,
@@ -151,6 +167,7 @@ def _flows(
         bell=bell,
         metrics=metrics,
         flows=flows,
+        deductions=deductions,
         timeout_s=config.flow_timeout_s,
         attempts=config.flow_attempts,
     )
@@ -184,7 +201,45 @@ def _refunds(
     )
 
 
-def _realtime(config: Config, database: Database, payments: Payments, refunds: Refunds, metrics: Metrics) -> Realtime:
+def _cycles(
+    config: Config,
+    clock: Clock,
+    database: Database,
+    bell: Doorbell,
+    metrics: Metrics,
+    accounts: MerchantAccounts,
+    permissions: Permissions,
+    plan: Plan,
+) -> Cycles:
+    return Cycles(
+        database=database,
+        accounts=accounts,
+        clock=clock,
+        bell=bell,
+        metrics=metrics,
+        permissions=permissions,
+        plan=plan,
+        schedule=Schedule(
+            deduct_at=config.deduct_at,
+            tries=config.deduction_tries,
+            failed_dates=config.deduction_failed_dates,
+            notice_days=config.deduction_notice_days,
+            missed_days=config.deduction_missed_days,
+        ),
+        public_url=config.public_url,
+    )
+
+
+def _deductions(
+    clock: Clock, database: Database, bell: Doorbell, metrics: Metrics, payments: Payments, cycles: Cycles
+) -> Deductions:
+    outcomes = Outcomes(database=database, clock=clock, bell=bell, metrics=metrics, schedule=cycles.schedule)
+    return Deductions(database=database, clock=clock, bell=bell, payments=payments, cycles=cycles, outcomes=outcomes)
+
+
+def _realtime(
+    config: Config, database: Database, payments: Payments, refunds: Refunds, cycles: Cycles, metrics: Metrics
+) -> Realtime:
     """What can be watched, and how its rows are read: one statement per kind, whatever the number of watchers."""
 
     async def payments_of_orders(order_ids: Sequence[int]) -> Mapping[int, Payment]:
@@ -211,6 +266,9 @@ def _realtime(config: Config, database: Database, payments: Payments, refunds: R
                 version=lambda refund: refund.version,
                 order_id=lambda refund: refund.payment_id,
                 parent="payment",
+            ),
+            "cycle_payment": Source(
+                by_id=cycles.by_ids, by_order=None, version=lambda cycle: cycle.version, order_id=None
             ),
             "order": Source(by_id=payments.orders, by_order=None, version=lambda order: order, order_id=None),
         },

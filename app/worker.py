@@ -1,4 +1,4 @@
-"""The worker: applies notifications, asks about payments and refunds, runs flows, forgets what is old.
+"""The worker: applies notifications, asks about payments and refunds, makes deductions, runs flows, forgets what is old.
 
 Two things make it look at the database: a ring of the doorbell (an arq job without arguments), and its own sweep every
 few seconds. The sweep alone is enough for correctness: with Redis gone everything still happens, a little later.
@@ -13,11 +13,13 @@ from wsgiref.simple_server import WSGIServer
 
 import orjson
 import structlog
-from arq import Worker, func
+from arq import Worker, cron, func
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
+from app.clock import SHANGHAI
 from app.config import Config, ConfigError
+from app.cycles.sweep import check_due_agreements
 from app.doorbell import QUEUE, redis_settings, serialize_job
 from app.log import configure_logging
 from app.payments.sweep import check_due_payments
@@ -33,7 +35,16 @@ _QUEUE_READ_LIMIT: Final = 1000
 _REDIS_RETRY_S: Final = 2.0
 _KEEP_HOUSE_EVERY_S: Final = 3600.0
 # What one kind of work makes for another, which then need not wait for Redis to say so.
-_MAKES: Final = {"notifications": "events", "payments": "events", "refunds": "events", "events": "flows"}
+_MAKES: Final = {
+    "notifications": ("events", "deductions"),
+    "payments": ("events", "deductions"),
+    "refunds": ("events",),
+    "agreements": ("events", "cycles", "deductions"),
+    "cycles": ("events",),
+    "events": ("flows",),
+    "flows": ("deductions",),
+    "deductions": ("events", "agreements", "cycles"),
+}
 
 
 def work_of(runtime: Runtime) -> Mapping[str, Callable[[], Awaitable[int]]]:
@@ -45,12 +56,18 @@ def work_of(runtime: Runtime) -> Mapping[str, Callable[[], Awaitable[int]]]:
     async def refunds() -> int:
         return await check_due_refunds(runtime.db, runtime.clock, runtime.refunds)
 
+    async def agreements() -> int:
+        return await check_due_agreements(runtime.db, runtime.clock, runtime.cycles)
+
     return {
         "notifications": runtime.inbox.drain,
         "payments": payments,
         "refunds": refunds,
+        "agreements": agreements,
+        "cycles": runtime.deductions.open_due,
         "events": runtime.flows.dispatch,
         "flows": runtime.flows.drain,
+        "deductions": runtime.deductions.drain,
     }
 
 
@@ -111,8 +128,9 @@ async def _work_forever(kind: str, drain: Callable[[], Awaitable[int]], bells: M
     while True:
         bells[kind].clear()
         try:
-            if await drain() and kind in _MAKES:
-                bells[_MAKES[kind]].set()
+            if await drain():
+                for made in _MAKES.get(kind, ()):
+                    bells[made].set()
         except Exception as exc:
             # The database is away, or a bug: the rows wait, and the next pass is the retry.
             log.exception("worker.drain_failed", kind=kind, error=type(exc).__name__)
@@ -166,8 +184,16 @@ def _arq_worker(runtime: Runtime, bells: Mapping[str, asyncio.Event]) -> Worker:
         # A result that is kept would make the next ring of the same id vanish.
         return func(ring, name=kind, keep_result=0, max_tries=1, timeout=10)
 
+    deduct_at = runtime.config.deduct_at
     return Worker(
         functions=[job(kind) for kind in bells],
+        # The day's deductions begin on the minute; the sweep alone would begin them seconds later.
+        cron_jobs=[
+            cron(
+                job("cycles").coroutine, name="cron:cycles", hour=deduct_at.hour, minute=deduct_at.minute, keep_result=0
+            )
+        ],
+        timezone=SHANGHAI,
         redis_settings=redis_settings(runtime.config.redis_url),
         queue_name=QUEUE,
         handle_signals=False,

@@ -31,6 +31,12 @@ class Action(StrEnum):
     PAYMENT_SYNC = "payment.sync"
     PAYMENT_REFUND = "payment.refund"
     PAYMENT_EXPORT = "payment.export"
+    CYCLE_START = "cycle.start"
+    CYCLE_CANCEL = "cycle.cancel"
+    # pause and resume
+    CYCLE_PAUSE = "cycle.pause"
+    # another price, another date
+    CYCLE_CHANGE = "cycle.change"
 
 
 # Money leaves by these: no role holds them by itself.

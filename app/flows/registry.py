@@ -4,6 +4,9 @@ A function belongs to the trigger its name begins with: `on_payment`, `on_paymen
 run and retried by itself.
 
     async def on_payment(result: PaymentResult, connection: asyncpg.Connection) -> None: ...
+
+`on_deduction` alone returns something, the id of the order it made, and there can be only one: without it the original
+order is copied.
 """
 
 import importlib
@@ -16,12 +19,19 @@ from typing import Any, Final
 
 from app.config import ConfigError
 from app.db import Transaction
-from app.flows.results import PaymentResult, RefundResult
+from app.flows.results import DueDeduction, PaymentResult, RefundResult
 
-FlowFunction = Callable[[Any, Any], Awaitable[None]]
+FlowFunction = Callable[[Any, Any], Awaitable[Any]]
 
-# Prefix of a function's name → trigger. Refunds and cycles join this table with their events.
-TRIGGERS: Final = {"on_payment": "payment", "on_refund": "refund", "on_plan": "plan"}
+# Prefix of a function's name → trigger.
+TRIGGERS: Final = {
+    "on_payment": "payment",
+    "on_refund": "refund",
+    "on_cycle": "cycle",
+    "on_deduction": "deduction",
+    "on_upcoming": "upcoming",
+    "on_plan": "plan",
+}
 
 # Which events fire which trigger. An event that is in no row fires nothing.
 TRIGGER_OF_EVENT: Final = {
@@ -33,11 +43,21 @@ TRIGGER_OF_EVENT: Final = {
     "refund.failed": "refund",
     "refund.repeated": "refund",
     "refund.unknown": "refund",
+    "cycle.started": "cycle",
+    "cycle.suspended": "cycle",
+    "cycle.resumed": "cycle",
+    "cycle.cancelled": "cycle",
+    "cycle.expired": "cycle",
+    "cycle.repeated": "cycle",
+    "cycle.upcoming": "upcoming",
+    "deduction.due": "deduction",
+    "deduction.failed": "cycle",
     "plan.expiring": "plan",
 }
 
 BUILT_IN: Final = "order_status"
 BUILT_IN_REFUND: Final = "order_status_refunded"
+BUILT_IN_DEDUCTION: Final = "copy_order"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +74,8 @@ def load_flows(module_name: str | None) -> dict[str, Flow]:
     flows = {
         BUILT_IN: Flow(name=BUILT_IN, trigger="payment", run=None),
         BUILT_IN_REFUND: Flow(name=BUILT_IN_REFUND, trigger="refund", run=None),
+        BUILT_IN_DEDUCTION: Flow(name=BUILT_IN_DEDUCTION, trigger="deduction", run=None),
     }
-    built_in = len(flows)
     if module_name is None:
         return flows
     found = _functions(_import(module_name))
@@ -67,11 +87,21 @@ def load_flows(module_name: str | None) -> dict[str, Flow]:
         if not inspect.iscoroutinefunction(function) or len(inspect.signature(function).parameters) != 2:
             raise ConfigError(f"FLOWS: write async def {name}(result, connection) in {module_name}")
         flows[name] = Flow(name=name, trigger=trigger, run=function)
-    if len(flows) == built_in:
+    _keep_one_maker(flows, module_name)
+    if not found:
         raise ConfigError(
             f"FLOWS: the module {module_name} has no flow; write async def on_payment(result, connection)"
         )
     return flows
+
+
+def _keep_one_maker(flows: dict[str, Flow], module_name: str) -> None:
+    """A deduction has one order, made by the merchant's function where there is one."""
+    own = [flow.name for flow in flows.values() if flow.trigger == "deduction" and flow.run is not None]
+    if len(own) > 1:
+        raise ConfigError(f"FLOWS: {module_name} has {' and '.join(own)}; a deduction has one order: keep one of them")
+    if own:
+        del flows[BUILT_IN_DEDUCTION]
 
 
 def _belongs(name: str, prefix: str) -> bool:
@@ -110,6 +140,14 @@ async def set_order_status(result: PaymentResult, tx: Transaction) -> None:
         await tx.one("flow.mark_paid", result.order_id, binding["paid_status"], binding["paid_status"])
     elif result.payment_status == "FAILED" and binding["failed_status"] is not None:
         await tx.one("flow.mark_failed", result.order_id, binding["failed_status"])
+
+
+async def copy_order(result: DueDeduction, tx: Transaction) -> int:
+    """The built-in flow of deductions: the original order once more, at the deduction's price; its id."""
+    row = await tx.one("deduction.copy_order", result.order_id, result.price_fen)
+    assert row is not None
+    made: int = row["id"]
+    return made
 
 
 async def set_refunded_status(result: RefundResult, tx: Transaction) -> None:

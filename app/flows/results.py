@@ -1,7 +1,7 @@
 """What a flow receives."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from app.money import format_yuan
@@ -15,6 +15,61 @@ class PlanResult:
     expires_at: datetime
     days: int
     event_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class DueDeduction:
+    """A due date whose order is to be made: the flow makes it, on its connection, and returns its id (Z16).
+
+    The new order belongs to the same user as `order_id`, the one the cycle payment was started with, and costs
+    `price_fen`. Called again only when the first time was rolled back.
+    """
+
+    order_id: int
+    cycle_payment_id: int
+    deduction_id: int
+    due_on: date
+    sequence: int
+    price_fen: int
+    subject: str
+    event_id: int
+    correlation_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CycleResult:
+    """What became of a cycle payment (Z6). `already_processed` is false exactly once per change.
+
+    `change` is STARTED, SUSPENDED, RESUMED, CANCELLED, EXPIRED, or DEDUCTION_FAILED where a due date was given up;
+    `reason` says of a suspension why (PAUSE, FAILURES, RULE), of an end by whom (us, payer, time, provider), and of a
+    failed deduction what the provider said.
+    """
+
+    order_id: int
+    cycle_payment_id: int
+    change: Literal["STARTED", "SUSPENDED", "RESUMED", "CANCELLED", "EXPIRED", "DEDUCTION_FAILED"] | None
+    cycle_status: str
+    already_processed: bool
+    reason: str | None
+    deduction_id: int | None
+    due_on: date | None
+    price_fen: int
+    next_deduction_on: date | None
+    event_id: int
+    correlation_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UpcomingDeduction:
+    """A deduction that is coming, some days before it is due: the moment to tell the payer."""
+
+    order_id: int
+    cycle_payment_id: int
+    due_on: date
+    price_fen: int
+    subject: str
+    event_id: int
+    correlation_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

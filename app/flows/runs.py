@@ -16,14 +16,15 @@ import structlog
 
 from app.auth import Principal
 from app.clock import Clock
+from app.cycles.deductions import Deductions
 from app.db import Database, Row, Transaction, storable
 from app.doorbell import Doorbell
 from app.drain import drain
 from app.errors import Forbidden, InvalidInput, NotFound
-from app.flows.registry import TRIGGER_OF_EVENT, Flow, set_order_status, set_refunded_status
-from app.flows.results import PaymentResult, PlanResult, RefundResult
+from app.flows.reading import Result, read_result
+from app.flows.registry import TRIGGER_OF_EVENT, Flow, copy_order, set_order_status, set_refunded_status
+from app.flows.results import DueDeduction, PaymentResult, RefundResult
 from app.metrics import Metrics
-from app.payments.model import whole_fen
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +66,7 @@ class Flows:
         bell: Doorbell,
         metrics: Metrics,
         flows: Mapping[str, Flow],
+        deductions: Deductions,
         timeout_s: float,
         attempts: int,
     ) -> None:
@@ -73,6 +75,7 @@ class Flows:
         self._bell = bell
         self._metrics = metrics
         self._flows = flows
+        self._deductions = deductions
         self._timeout_s = timeout_s
         self._attempts = attempts
 
@@ -89,7 +92,7 @@ class Flows:
                     (event["id"], flow.name, flow.trigger)
                     for event in events
                     for flow in self._flows.values()
-                    if TRIGGER_OF_EVENT.get(event["kind"]) == flow.trigger
+                    if TRIGGER_OF_EVENT.get(event["kind"]) == flow.trigger and not _is_idle(flow, event["kind"])
                 ]
                 if runs:
                     await tx.one("flow.add_runs", *(list(column) for column in zip(*runs, strict=True)), now)
@@ -120,23 +123,43 @@ class Flows:
             if row is None:
                 return
             structlog.contextvars.bind_contextvars(correlation_id=row["correlation_id"])
-            result = await _read_result(tx, row)
+            result = await read_result(tx, row)
             flow = self._flows.get(row["flow"])
             if flow is None:
                 raise LookupError(
                     f"no flow {row['flow']!r} here: is FLOWS set on this worker, and to the right module?"
                 )
             async with asyncio.timeout(self._timeout_s):
-                if flow.run is not None:
-                    await flow.run(result, tx.connection)
-                elif isinstance(result, PaymentResult):
-                    await set_order_status(result, tx)
-                elif isinstance(result, RefundResult):
-                    await set_refunded_status(result, tx)
+                await self._take_effect(flow, result, tx)
             if await tx.one("flow.done", claimed["id"], self._clock.now(), row["transaction"]) is None:
                 # Trying again would repeat what it committed.
                 raise FlowGivenUp("it ended the transaction it was given: leave commit and rollback to the worker")
         log.info("flow.done", flow=row["flow"], run_id=claimed["id"], payment_id=row["payment_id"])
+
+    async def _take_effect(self, flow: Flow, result: Result, tx: Transaction) -> None:
+        if isinstance(result, DueDeduction):
+            await self._make_order(flow, result, tx)
+        elif flow.run is not None:
+            await flow.run(result, tx.connection)
+        elif isinstance(result, PaymentResult):
+            await set_order_status(result, tx)
+        elif isinstance(result, RefundResult):
+            await set_refunded_status(result, tx)
+
+    async def _make_order(self, flow: Flow, result: DueDeduction, tx: Transaction) -> None:
+        """The order of a deduction and the payment of its first attempt: both, or neither."""
+        # A cancellation waits for us or we for it: an order nobody will charge is not made.
+        await tx.one("deduction.lock_cycle", result.deduction_id)
+        current = await tx.one("deduction.lock", result.deduction_id)
+        assert current is not None
+        if current["status"] != "WAITING" or current["cycle_status"] != "ACTIVE" or current["ending"]:
+            if current["status"] == "WAITING":
+                await tx.one("deduction.skip", result.deduction_id, "WAITING", self._clock.now())
+            return
+        made = await (copy_order(result, tx) if flow.run is None else flow.run(result, tx.connection))
+        if not isinstance(made, int) or isinstance(made, bool):
+            raise TypeError(f"{flow.name} must return the id of the order it made, a whole number, not {made!r}")
+        await self._deductions.begin(tx, result.deduction_id, made)
 
     async def _failed(self, claimed: Row, exc: Exception) -> None:
         self._metrics.flow_failures.inc()
@@ -188,76 +211,9 @@ def _read_run(row: Row) -> FlowRun:
     return FlowRun(**{name: row[name] for name in FlowRun.__slots__})
 
 
-def _read_plan(row: Row) -> PlanResult:
-    details = row["details"]
-    return PlanResult(
-        plan=details["plan"],
-        expires_at=datetime.fromisoformat(details["expires_at"]),
-        days=details["days"],
-        event_id=row["event_id"],
-    )
-
-
-def _read_refund(row: Row) -> RefundResult:
-    details = row["details"]
-    status = {"refund.refunded": "REFUNDED", "refund.failed": "FAILED"}.get(row["kind"], row["refund_status"])
-    return RefundResult(
-        order_id=row["order_id"],
-        refund_found=row["refund_id"] is not None,
-        payment_status=status if status in ("REFUNDED", "FAILED") else None,
-        already_processed=row["kind"] == "refund.repeated",
-        refund_id=row["refund_id"],
-        payment_id=row["payment_id"],
-        out_refund_no=row["out_refund_no"] or details.get("out_refund_no"),
-        amount_fen=row["refund_amount_fen"],
-        paid_amount_fen=row["paid_amount_fen"],
-        refunded_amount_fen=row["refunded_amount_fen"],
-        fully_refunded=row["paid_amount_fen"] is not None and row["refunded_amount_fen"] == row["paid_amount_fen"],
-        late=bool(details.get("late")),
-        reason=row["reason"],
-        event_id=row["event_id"],
-        correlation_id=row["correlation_id"],
-    )
-
-
-async def _read_result(tx: Transaction, row: Row) -> PaymentResult | RefundResult | PlanResult:
-    """What the flow receives, read inside its own transaction."""
-    match row["trigger"]:
-        case "refund":
-            return _read_refund(row)
-        case "plan":
-            return _read_plan(row)
-        case _:
-            return await _read_payment(tx, row)
-
-
-async def _read_payment(tx: Transaction, row: Row) -> PaymentResult:
-    order_id = row["order_id"]
-    order = await tx.one("flow.order_amount", order_id) if order_id is not None else None
-    order_amount = whole_fen(order["amount_fen"]) if order is not None else None
-    paid = row["paid_amount_fen"]
-    # Without an amount column the payment's own amount is all there is to compare with.
-    expected = row["amount_fen"] if order is not None and not order["priced"] else order_amount
-    status = {"payment.successful": "SUCCESSFUL", "payment.failed": "FAILED"}.get(row["kind"], row["status"])
-    return PaymentResult(
-        order_id=order_id,
-        payment_found=row["payment_id"] is not None,
-        payment_status=status if status in ("SUCCESSFUL", "FAILED") else None,
-        already_processed=row["kind"] == "payment.repeated",
-        payment_id=row["payment_id"],
-        out_trade_no=row["out_trade_no"] or row["details"].get("out_trade_no"),
-        transaction_id=row["transaction_id"],
-        method=row["method"],
-        amount_fen=row["amount_fen"],
-        paid_amount_fen=paid,
-        order_amount_fen=order_amount,
-        amount_matches=paid is not None and paid - row["refunded_amount_fen"] == expected,
-        late=bool(row["late"]),
-        surplus=bool(row["details"].get("surplus")),
-        paid_at=row["paid_at"],
-        event_id=row["event_id"],
-        correlation_id=row["correlation_id"],
-    )
+def _is_idle(flow: Flow, event: str) -> bool:
+    """Whether a flow of ours would do nothing: a repeat has had its effect."""
+    return flow.run is None and event.endswith(".repeated")
 
 
 def _require_admin(caller: Principal) -> None:

@@ -251,7 +251,7 @@ class Payments:
             out_trade_no=payment.out_trade_no,
             amount_fen=payment.amount_fen,
             subject=payment.subject,
-            notify_url=self._notify_url(payment.provider, payment.merchant_account_id),
+            notify_url=self.notify_url(payment.provider, payment.merchant_account_id),
             created_at=payment.created_at,
             expires_at=payment.expires_at,
             return_url=payment.return_url,
@@ -297,7 +297,7 @@ class Payments:
         """One question to the provider, its answer applied. Raises as `sync` does."""
         answer = await account.provider.query_payment(account.account, payment.out_trade_no)
         if not isinstance(answer, PaymentReport):
-            raise _no_answer(answer)
+            raise no_answer(answer)
         applied = await apply_payment_report(
             self._db, self._clock, account, answer, correlation_id=correlation_id or payment.correlation_id
         )
@@ -315,6 +315,13 @@ class Payments:
         payment = await self._load(caller, payment_id)
         await self._permissions.require(caller, Action.PAYMENT_CLOSE)
         await self._plan.require()
+        if payment.deduction_id is not None:
+            raise InvalidInput(
+                f"id: payment {payment_id} is a scheduled deduction and is not closed by hand; to end them all cancel"
+                " the cycle payment (cancelCyclePayment)",
+                message_zh="周期扣款的支付不能单独关闭，如需停止请取消周期扣款",
+                field="id",
+            )
         if payment.final:
             return payment
         account = await self.accounts.open(payment.merchant_account_id)
@@ -329,7 +336,7 @@ class Payments:
         notification; with it, the provider's own order decides."""
         outcome = await account.provider.close_payment(account.account, payment.out_trade_no)
         if not isinstance(outcome, Closed | NeverOpened | NotClosed):
-            raise _no_answer(outcome)
+            raise no_answer(outcome)
         applied = await self.ask(payment, account, correlation_id=correlation_id)
         current = await self.reload(payment.id)
         if current.final:
@@ -355,10 +362,10 @@ class Payments:
             _check_amount(request.amount_fen, self._limits)
         if not request.subject.strip():
             raise InvalidInput("subject: say what is being paid for, in 1 to 256 characters", field="subject")
-        _check_text("idempotencyKey", request.idempotency_key, limit=128)
-        _check_text("openid", request.openid, limit=128)
-        _check_text("appId", request.app_id, limit=64)
-        _check_text("returnUrl", request.return_url, limit=2048)
+        check_text("idempotencyKey", request.idempotency_key, limit=128)
+        check_text("openid", request.openid, limit=128)
+        check_text("appId", request.app_id, limit=64)
+        check_text("returnUrl", request.return_url, limit=2048)
         if request.expires_in is not None:
             low, high = provider.minimum_expiry, provider.maximum_expiry
             if not low <= request.expires_in <= high:
@@ -386,7 +393,8 @@ class Payments:
             client_address=request.client_address,
         )
 
-    def _notify_url(self, provider: str, account_id: int) -> str:
+    def notify_url(self, provider: str, account_id: int) -> str:
+        """Where a provider tells of this account's payments."""
         # From the configured base, never from a request: a Host header must not send notifications elsewhere.
         return f"{self._public_url}/notify/{provider.lower()}/{account_id}"
 
@@ -468,7 +476,7 @@ def _first_answer_again(payment: Payment) -> Payment:
     )
 
 
-def _no_answer(outcome: Rejected | NotReached | Unknown) -> ProviderError:
+def no_answer(outcome: Rejected | NotReached | Unknown) -> ProviderError:
     """The error of a question or a close that ended without a usable answer; the payment is as it was."""
     match outcome:
         case Rejected(code=code, message=message, explanation=explanation, explanation_zh=explanation_zh):
@@ -481,7 +489,7 @@ def _no_answer(outcome: Rejected | NotReached | Unknown) -> ProviderError:
             return OutcomeUnknown("the provider gave no usable answer; the payment stays as it is and is asked about")
 
 
-def _check_text(field: str, text: str | None, *, limit: int) -> None:
+def check_text(field: str, text: str | None, *, limit: int) -> None:
     """What is stored as it came must be storable: no zero bytes, no halves of characters, no novels."""
     if text is not None and not (1 <= len(text) <= limit and text.isprintable()):
         raise InvalidInput(f"{field}: use 1 to {limit} characters, without control characters", field=field)
@@ -528,13 +536,13 @@ def _refused(refusal: str, request: CreatePayment, order_amount_fen: Decimal | N
         case "AMOUNT_MISMATCH":
             return AmountMismatch(
                 f"amount: {format_yuan(request.amount_fen or 0)} yuan is not the order's amount"
-                f" ({_yuan_of_order(order_amount_fen)}); leave amount out to pay the order's",
+                f" ({yuan_of_order(order_amount_fen)}); leave amount out to pay the order's",
                 field="amount",
             )
         case "INVALID_AMOUNT":
             low, high = format_yuan(limits.minimum_amount_fen), format_yuan(limits.maximum_amount_fen)
             return InvalidAmount(
-                f"amount: the order's amount ({_yuan_of_order(order_amount_fen)}) cannot be paid: it has to be"
+                f"amount: the order's amount ({yuan_of_order(order_amount_fen)}) cannot be paid: it has to be"
                 f" from {low} to {high} yuan with at most two decimals",
                 field="amount",
             )
@@ -546,7 +554,7 @@ def _refused(refusal: str, request: CreatePayment, order_amount_fen: Decimal | N
     raise AssertionError(refusal)
 
 
-def _yuan_of_order(order_amount_fen: Decimal | None) -> str:
+def yuan_of_order(order_amount_fen: Decimal | None) -> str:
     if order_amount_fen is None:
         return "it has none"
     whole = whole_fen(order_amount_fen)

@@ -74,6 +74,9 @@ class Payment:
     late: bool
     check_at: datetime | None
     check_attempts: int
+    # the cycle payment it belongs to, and the due date whose money it takes; a first payment has no due date
+    cycle_payment_id: int | None
+    deduction_id: int | None
     version: int
 
     @property
@@ -158,5 +161,7 @@ def read_payment(row: Row) -> Payment:
         late=row["late"],
         check_at=row["check_at"],
         check_attempts=row["check_attempts"],
+        cycle_payment_id=row["cycle_payment_id"],
+        deduction_id=row["deduction_id"],
         version=row["version"],
     )

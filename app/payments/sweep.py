@@ -72,6 +72,9 @@ async def _advance(clock: Clock, payments: Payments, payment: Payment, account: 
         return now + _RARELY
     if now >= payment.expires_at:
         return (await payments.close_unpaid(payment, account, correlation_id=payment.correlation_id)).check_at
+    if payment.checking and payment.cycle_payment_id is not None:
+        # The way to sign and pay is handed out by its cycle, which repeats that by itself.
+        return retry_at(payment, now)
     if payment.checking and applied.reported in (ReportedStatus.NOT_FOUND, ReportedStatus.PENDING):
         # Our process ended, or the reply was lost, between the row and the answer. The same number again opens no
         # second payment, and gives the page its next step.

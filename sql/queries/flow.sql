@@ -27,11 +27,16 @@ returning id, flow, attempts;
 select r.id, r.flow, r.trigger, r.attempts, e.id as event_id, e.kind, e.details, e.correlation_id, e.order_id as event_order_id,
   p.id as payment_id, p.order_id, p.status, p.method, p.amount_fen, p.paid_amount_fen,
   p.refunded_amount_fen, p.out_trade_no, p.transaction_id, p.late, p.paid_at, pg_current_xact_id()::text as transaction,
-  e.refund_id, f.status as refund_status, f.amount_fen as refund_amount_fen, f.out_refund_no, f.reason
+  e.refund_id, f.status as refund_status, f.amount_fen as refund_amount_fen, f.out_refund_no, f.reason,
+  e.cycle_payment_id, c.order_id as cycle_order_id, c.status as cycle_status, c.price_fen as cycle_price_fen, c.subject,
+  c.next_deduction_on, e.deduction_id, d.due_on, d.sequence, d.price_fen as deduction_price_fen,
+  d.failure as deduction_failure
 from shouyin.flow_run r
 join shouyin.event e on e.id = r.event_id
 left join shouyin.payment p on p.id = e.payment_id
 left join shouyin.refund f on f.id = e.refund_id
+left join shouyin.cycle_payment c on c.id = e.cycle_payment_id
+left join shouyin.deduction d on d.id = e.deduction_id
 where r.id = $1 and r.status = 'WAITING'
 for no key update of r;
 

@@ -12,7 +12,7 @@ select id, order_id, owner, merchant_account_id, provider, method, amount_fen, p
   reserved_refund_fen, subject,
   out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
   correlation_id, expires_at,
-  created_at, updated_at, paid_at, late, check_at, check_attempts, version
+  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
 from shouyin.payment where id = $1;
 
 -- name: by_ids
@@ -20,7 +20,7 @@ select id, order_id, owner, merchant_account_id, provider, method, amount_fen, p
   reserved_refund_fen, subject,
   out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
   correlation_id, expires_at,
-  created_at, updated_at, paid_at, late, check_at, check_attempts, version
+  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
 from shouyin.payment where id = any($1::bigint[]);
 
 -- name: by_orders
@@ -29,7 +29,7 @@ select id, order_id, owner, merchant_account_id, provider, method, amount_fen, p
   reserved_refund_fen, subject,
   out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
   correlation_id, expires_at,
-  created_at, updated_at, paid_at, late, check_at, check_attempts, version
+  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
 from shouyin.payment where order_id = any($1::bigint[]) order by order_id, id;
 
 -- name: lock_by_number
@@ -37,8 +37,17 @@ select id, order_id, owner, merchant_account_id, provider, method, amount_fen, p
   reserved_refund_fen, subject,
   out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
   correlation_id, expires_at,
-  created_at, updated_at, paid_at, late, check_at, check_attempts, version
+  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
 from shouyin.payment where out_trade_no = $1 for no key update;
+
+-- name: lock
+-- $1 id
+select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
+  reserved_refund_fen, subject,
+  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
+  correlation_id, expires_at,
+  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
+from shouyin.payment where id = $1 for no key update;
 
 -- name: accept
 -- The provider took the order. No row: something else was faster (a notification), and its word stands.
@@ -52,7 +61,7 @@ with accepted as (
   reserved_refund_fen,
     subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url,
     created_by, correlation_id,
-    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version
+    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
   select 'payment.pending', id, order_id, correlation_id, $4 from accepted
@@ -75,7 +84,7 @@ with failed as (
   reserved_refund_fen,
     subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url,
     created_by, correlation_id,
-    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version
+    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
   select 'payment.failed', id, order_id, correlation_id, $3 from failed
@@ -92,7 +101,7 @@ with closed as (
   reserved_refund_fen,
     subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url,
     created_by, correlation_id,
-    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version
+    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
   select 'payment.closed', id, order_id, correlation_id, $2 from closed
@@ -116,7 +125,7 @@ with before as (
     p.action, p.openid, p.app_id,
     p.client_address, p.return_url, p.created_by, p.correlation_id, p.expires_at, p.created_at, p.updated_at, p.paid_at,
     p.late, p.check_at,
-    p.check_attempts, p.version
+    p.check_attempts, p.cycle_payment_id, p.deduction_id, p.version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, details, correlation_id, created_at)
   select 'payment.successful', id, order_id,
@@ -137,7 +146,7 @@ returning id, order_id, owner, merchant_account_id, provider, method, amount_fen
   reserved_refund_fen,
   subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
   correlation_id,
-  expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, version;
+  expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version;
 
 -- name: check_later
 -- Sets the next question, unless something set another one since the claim. $1 id, $2 check_at (null: nothing left to

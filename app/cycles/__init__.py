@@ -1,0 +1,1 @@
+"""Cycle payments: an agreement a payer signs once, and the deductions made under it on schedule."""

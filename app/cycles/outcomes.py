@@ -1,0 +1,198 @@
+"""What the end of an attempt does to its deduction and its cycle, in the transaction that ends the attempt.
+
+Whoever changes several of them locks the cycle first, then the payment, then the deduction: a cancellation that runs
+beside it takes them in the same order.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from app.clock import Clock
+from app.cycles.calendar import MERCHANT_REST, GiveUp, Schedule, TryAgain, after_refusal
+from app.cycles.claims import Claimed
+from app.cycles.model import SuspendedFor
+from app.cycles.reports import ASK_ALIVE
+from app.db import Database, Row, Transaction
+from app.doorbell import Doorbell
+from app.errors import OutcomeUnknown, ProviderRejected
+from app.merchants.accounts import OpenAccount
+from app.metrics import Metrics
+from app.payments.actions import first_check
+from app.payments.model import Failure, failure_json, failure_of, read_payment
+from app.payments.reports import apply_within
+from app.providers.contract import (
+    DeductionRefusal,
+    DeductionRefused,
+    NotReached,
+    PaymentReport,
+    ReportedStatus,
+    Unknown,
+)
+
+log = structlog.get_logger(__name__)
+
+_CANCELLED: Final = Failure(
+    code="CYCLE_NOT_CHANGEABLE",
+    provider_code=None,
+    provider_message=None,
+    explanation="the cycle payment was cancelled, paused or had ended before this deduction was made",
+    explanation_zh="周期扣款已取消、暂停或结束，本期未扣款",
+)
+# An attempt that ended without a reason being told, such as one that its provider closed.
+_UNTOLD: Final = Failure(
+    code=ProviderRejected.code,
+    provider_code=None,
+    provider_message=None,
+    explanation="the provider ended this attempt without taking money",
+    explanation_zh="支付渠道未能完成扣款",
+)
+
+
+class Outcomes:
+    """See the module. Every method opens its own transaction and may be repeated."""
+
+    def __init__(
+        self, *, database: Database, clock: Clock, bell: Doorbell, metrics: Metrics, schedule: Schedule
+    ) -> None:
+        self._db = database
+        self._clock = clock
+        self._bell = bell
+        self._metrics = metrics
+        self._schedule = schedule
+
+    async def report(self, claimed: Claimed, account: OpenAccount, report: PaymentReport) -> tuple[str, ...]:
+        """The provider's direct answer, applied like any other word of it; the fields that disagree."""
+        async with self._db.transaction() as tx:
+            await tx.one("deduction.lock_cycle", claimed.id)
+            applied = await apply_within(
+                tx, self._clock.now(), account, report, correlation_id=claimed.correlation_id, deliveries=1
+            )
+            if not applied.differences:
+                if report.status is ReportedStatus.PENDING:
+                    await self._accept(tx, claimed.payment_id, account)
+                    await tx.one("deduction.await_payment", claimed.id)
+                else:
+                    await self._settle(tx, claimed.id, claimed.payment_id)
+                    if report.status is ReportedStatus.SUCCESSFUL:
+                        await tx.one("deduction.release", claimed.merchant_account_id)
+        for field in applied.differences:
+            self._metrics.differences.labels(field).inc()
+        return applied.differences
+
+    async def accept(self, payment_id: int | None, account: OpenAccount) -> None:
+        """The provider has the attempt in hand: from now on it is asked about like any payment."""
+        async with self._db.transaction() as tx:
+            await self._accept(tx, payment_id, account)
+
+    async def _accept(self, tx: Transaction, payment_id: int | None, account: OpenAccount) -> None:
+        row = await tx.one("payment.find", payment_id)
+        assert row is not None
+        payment = read_payment(row)
+        now = self._clock.now()
+        await tx.one("payment.accept", payment.id, None, None, now, max(first_check(account.provider, payment), now))
+
+    async def doubt(self, payment_id: int | None, outcome: Unknown | NotReached) -> None:
+        """What the provider said while it is not known what it did."""
+        if outcome.words is not None:
+            failure = replace(failure_of(outcome.words), code=OutcomeUnknown.code)
+            await self._db.change("payment.doubt", payment_id, failure_json(failure), self._clock.now())
+
+    async def refuse(self, claimed: Claimed, account: OpenAccount, refused: DeductionRefused) -> None:
+        """The provider took nothing under this number and will not: the attempt is over."""
+        failure, now = failure_of(refused.words), self._clock.now()
+        async with self._db.transaction() as tx:
+            await tx.one("deduction.lock_cycle", claimed.id)
+            row = await tx.one("payment.fail", claimed.payment_id, failure_json(failure), now, ["CREATED"])
+            if row is None:
+                return  # another answer was faster, and has woken the deduction
+            if refused.kind is DeductionRefusal.MERCHANT:
+                await self._hold(tx, account, failure)
+            if refused.kind is DeductionRefusal.AGREEMENT:
+                await tx.one("cycle.ask_now", claimed.cycle_payment_id, now)
+            current = await tx.one("deduction.lock", claimed.id)
+            assert current is not None
+            await self._failed(tx, current, failure, refused.kind)
+        log.info("deduction.refused", deduction_id=claimed.id, kind=refused.kind, code=refused.words.code)
+        self._bell.ring("events", "agreements")
+
+    async def settle(self, deduction_id: int, payment_id: int | None) -> None:
+        """Brings a deduction to where its payments are, whoever brought them there."""
+        async with self._db.transaction() as tx:
+            await tx.one("deduction.lock_cycle", deduction_id)
+            await self._settle(tx, deduction_id, payment_id)
+
+    async def _settle(self, tx: Transaction, deduction_id: int, payment_id: int | None) -> None:
+        row = None if payment_id is None else await tx.one("payment.lock", payment_id)
+        current = await tx.one("deduction.lock", deduction_id)
+        assert current is not None
+        paid = await tx.one("deduction.paid_attempt", deduction_id)
+        now = self._clock.now()
+        if paid is not None:
+            await tx.one("deduction.paid", deduction_id, paid["id"], now, now + ASK_ALIVE)
+        elif row is not None and row["status"] in ("FAILED", "CLOSED") and _is_current(current, payment_id):
+            failure = Failure(**row["failure"]) if row["failure"] else _UNTOLD
+            await self._failed(tx, current, failure, DeductionRefusal.PAYER)
+
+    async def _failed(self, tx: Transaction, current: Row, failure: Failure, kind: DeductionRefusal) -> None:
+        """An attempt took nothing: another one, or none. `current` is the deduction, locked."""
+        now, stored = self._clock.now(), failure_json(failure)
+        if current["cycle_status"] != "ACTIVE" or current["ending"]:
+            await tx.one("deduction.skip", current["id"], "CHARGING", now)
+            return
+        match after_refusal(self._schedule, kind, tries=current["tries"], now=now):
+            case TryAgain(at=at, counts=counts):
+                payment_id = current["payment_id"]
+                await tx.one("deduction.retry", current["id"], payment_id, stored, at, now, int(counts))
+            case GiveUp(rule=rule):
+                await self._give_up(tx, current, stored, rule=rule)
+
+    async def _give_up(self, tx: Transaction, current: Row, failure: dict[str, str | None], *, rule: bool) -> None:
+        now = self._clock.now()
+        counted = await tx.one("deduction.failed", current["id"], current["payment_id"], failure, now)
+        assert counted is not None
+        if rule or counted["failed_dates"] >= self._schedule.failed_dates:
+            why = SuspendedFor.RULE if rule else SuspendedFor.FAILURES
+            await tx.one("cycle.suspend", current["cycle_payment_id"], why, failure, now)
+
+    async def give_up(self, deduction_id: int, failure: Failure) -> None:
+        """No further attempt can be made for this date, for a reason of ours."""
+        async with self._db.transaction() as tx:
+            await tx.one("deduction.lock_cycle", deduction_id)
+            current = await tx.one("deduction.lock", deduction_id)
+            if current is not None and current["status"] == "CHARGING":
+                await self._give_up(tx, current, failure_json(failure), rule=False)
+
+    async def abandon(self, deduction_id: int, payment_id: int | None) -> None:
+        """The cycle does not go on, and this attempt was never made: nothing was taken."""
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            await tx.one("deduction.lock_cycle", deduction_id)
+            if await tx.one("payment.fail", payment_id, failure_json(_CANCELLED), now, ["CREATED"]) is not None:
+                await tx.one("deduction.skip", deduction_id, "CHARGING", now)
+
+    async def skip(self, deduction_id: int, status: str) -> None:
+        """The cycle does not go on, and there is no attempt that could take anything. Only from that status."""
+        async with self._db.transaction() as tx:
+            await tx.one("deduction.lock_cycle", deduction_id)
+            await tx.one("deduction.skip", deduction_id, status, self._clock.now())
+
+    async def _hold(self, tx: Transaction, account: OpenAccount, failure: Failure) -> None:
+        """Stops all deductions of a merchant account for a while, and says so once."""
+        now = self._clock.now()
+        row = await tx.one("deduction.hold", account.id, now + MERCHANT_REST, failure_json(failure), now)
+        if row is not None and row["began"]:
+            details = {"merchant_account_id": account.id, "provider_code": failure.provider_code}
+            await tx.one("cycle.append_event", "deduction.held", None, None, details, None, now)
+        self._metrics.deductions_held.inc()
+        log.error("deduction.held", merchant_account_id=account.id, provider_code=failure.provider_code)
+
+
+def _is_current(current: Row, payment_id: int | None) -> bool:
+    """Whether this payment is the deduction's present attempt and its end was not dealt with yet."""
+    return bool(
+        current["status"] == "CHARGING"
+        and current["payment_id"] == payment_id
+        and current["settled_payment_id"] != payment_id
+    )
