@@ -6,7 +6,7 @@ drain:    claim → report applied, repeats announced, row marked, in one transa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
@@ -23,11 +23,13 @@ from app.payments.model import Payment
 from app.payments.reports import apply_within
 from app.providers.contract import (
     Acknowledgement,
+    AgreementReport,
     Notification,
     NotificationRefused,
     PaymentReport,
     RefundReport,
     Rejected,
+    ReportedAgreement,
     ReportedRefund,
     ReportedStatus,
 )
@@ -139,6 +141,8 @@ class Inbox:
         deliveries = min(row["received_count"], _MOST_DELIVERIES) - min(row["handled_count"], _MOST_DELIVERIES)
         said = {"correlation_id": row["correlation_id"], "deliveries": deliveries}
         about: Payment | Refund | None
+        if isinstance(report, AgreementReport):
+            raise NotImplementedError("nothing takes what a notification says of an agreement yet")
         if isinstance(report, RefundReport):
             refunded = await apply_refund_within(tx, now, account, report, **said)
             about, changed, differences = refunded.refund, refunded.changed, refunded.differences
@@ -169,6 +173,8 @@ class Inbox:
 # How a stored report says which kind it is; rows of the first release say nothing and are about payments.
 _KIND: Final = "about"
 _REFUND: Final = "refund"
+_AGREEMENT: Final = "agreement"
+_INSTANTS: Final = ("paid_at", "refunded_at", "signed_at", "ended_at", "valid_until")
 
 
 def _report_json(notification: Notification) -> dict[str, Any]:
@@ -176,20 +182,26 @@ def _report_json(notification: Notification) -> dict[str, Any]:
     stored = {name: value for name, value in asdict(report).items() if value is not None}
     if isinstance(report, RefundReport):
         stored[_KIND] = _REFUND
+    elif isinstance(report, AgreementReport):
+        stored[_KIND] = _AGREEMENT
     if notification.refund_hint is not None:
         stored["refund_hint"] = notification.refund_hint
     return stored
 
 
-def _read_report(stored: Mapping[str, Any]) -> PaymentReport | RefundReport:
+def _read_report(stored: Mapping[str, Any]) -> PaymentReport | RefundReport | AgreementReport:
     fields = dict(stored)
-    is_refund = fields.pop(_KIND, None) == _REFUND
+    kind = fields.pop(_KIND, None)
     fields.pop("refund_hint", None)
-    for name in ("paid_at", "refunded_at"):
+    for name in _INSTANTS:
         if fields.get(name) is not None:
             fields[name] = datetime.fromisoformat(fields[name])
+    if fields.get("next_deduction_on") is not None:
+        fields["next_deduction_on"] = date.fromisoformat(fields["next_deduction_on"])
     if fields.get("failure") is not None:
         fields["failure"] = Rejected(**fields["failure"])
-    if is_refund:
+    if kind == _AGREEMENT:
+        return AgreementReport(**fields | {"status": ReportedAgreement(fields["status"])})
+    if kind == _REFUND:
         return RefundReport(**fields | {"status": ReportedRefund(fields["status"])})
     return PaymentReport(**fields | {"status": ReportedStatus(fields["status"])})

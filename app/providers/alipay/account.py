@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
-from app.providers.alipay import keys
-from app.providers.contract import AccountInvalid, PaymentMethod
+from app.providers.alipay import cycle_terms, keys
+from app.providers.contract import Account, AccountInvalid, AgreementTerms, PaymentMethod
 from app.providers.gateways import GatewayRule
 
 PRODUCTION_GATEWAY = "https://openapi.alipay.com/gateway.do"
@@ -36,7 +36,7 @@ MODES = (PUBLIC_KEY, CERTIFICATE, ISV)
 QR_PRODUCT_CODES = ("QR_CODE_OFFLINE", "FACE_TO_FACE_PAYMENT")
 
 _CERTIFICATE_FIELDS = ("app_cert", "alipay_cert", "alipay_root_cert")
-_SETTINGS = ("app_id", "seller_id", "gateway", "auth_app_id", "qr_product_code")
+_SETTINGS = ("app_id", "seller_id", "gateway", "auth_app_id", "qr_product_code", *cycle_terms.SETTINGS)
 # Never stored. The first lets the self-test see that the key on file at Alipay is this private key's counterpart; the
 # second is the same private key once more, as tools that serve Java hand it out beside the PKCS#1 one.
 _ONLY_CHECKED = ("app_public_key", "app_private_key_pkcs8")
@@ -64,9 +64,15 @@ class AlipayAccount:
     common_params: Mapping[str, str] = field(repr=False)
     private_key: RSAPrivateKey = field(repr=False)
     alipay_key: RSAPublicKey = field(repr=False)
+    cycle_product: str
+    terms: AgreementTerms
     alipay_cert_sn: str | None = None
-    # Every method may be paid by whoever opens the link, under the one application.
-    offers: Mapping[PaymentMethod, Sequence[str]] = field(default_factory=lambda: dict.fromkeys(METHODS, ()))
+
+    @property
+    def offers(self) -> Mapping[PaymentMethod, Sequence[str]]:
+        """Every method may be paid by whoever opens the link, under the one application."""
+        cycle = (PaymentMethod.ALIPAY_CYCLE,) if self.terms.scenes else ()
+        return dict.fromkeys((*METHODS, *cycle), ())
 
 
 class _Keys(NamedTuple):
@@ -131,8 +137,17 @@ def open_stored_account(
         common_params=common,
         private_key=parsed.private_key,
         alipay_key=parsed.alipay_key,
+        cycle_product=checked["cycle_product"],
+        terms=cycle_terms.agreement_terms(checked),
         alipay_cert_sn=keys.certificate_sn(parsed.alipay_certs[0]) if parsed.alipay_certs else None,
     )
+
+
+def opened(account: Account) -> AlipayAccount:
+    """The account as this adapter opened it. Raises TypeError for one of another provider: a mistake of ours."""
+    if not isinstance(account, AlipayAccount):
+        raise TypeError("this account was not opened by the Alipay provider")
+    return account
 
 
 def _check_names(mode: str, given: Mapping[str, str]) -> None:
@@ -169,7 +184,7 @@ def _settings(mode: str, given: Mapping[str, str], gateways: GatewayRule) -> dic
     if product_code not in QR_PRODUCT_CODES:
         raise AccountInvalid("qr_product_code", f"qr_product_code must be one of {', '.join(QR_PRODUCT_CODES)}")
     checked["qr_product_code"] = product_code
-    return checked
+    return checked | cycle_terms.cycle_settings(given)
 
 
 def _matching(given: Mapping[str, str], name: str, pattern: re.Pattern[str], wanted: str) -> str:

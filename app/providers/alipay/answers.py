@@ -1,6 +1,7 @@
 """Judging what the gateway answered: verified on the received bytes first, believed afterwards.
 
     10000 signed                          → Answered    read its fields
+    10003 signed, of a deduction          → Answered    taken and worked on
     20000, …SYSTEM_ERROR, unknow-error    → Unknown     it may have acted
     40005                                 → NotReached  turned away before anything was looked at
     40004 signed, 20001, 4000x            → Refused     it said no
@@ -18,6 +19,8 @@ from typing import Any
 import structlog
 
 from app.providers.alipay.account import AlipayAccount
+from app.providers.alipay.deduction_refusals import deduction_refusal
+from app.providers.alipay.deductions import DEDUCT, IN_PROCESS
 from app.providers.alipay.explanations import explain, last_part
 from app.providers.alipay.refunds import REFUND
 from app.providers.alipay.signing import AnswerMember, Unreadable, answer_members, verifies
@@ -64,9 +67,9 @@ def judge_answer(account: AlipayAccount, method: str, body: bytes) -> Judgement:
     signed = "sign" in members
     if signed and not _is_genuine(account, node, members):
         return Unknown(f"the answer's signature does not verify (code {code[:10]}): is alipay_public_key right?")
-    if code == "10000":
+    if code == "10000" or (code == IN_PROCESS and method == DEDUCT):
         return Answered(node.value) if signed else Unknown("a success without a signature")
-    return _judge_refusal(node.value, code, sub_code, signed=signed, refunding=method == REFUND)
+    return _judge_refusal(node.value, code, sub_code, signed=signed, method=method)
 
 
 def text_field(fields: Mapping[str, Any], name: str) -> str | None:
@@ -74,20 +77,24 @@ def text_field(fields: Mapping[str, Any], name: str) -> str | None:
     return _text(fields, name) or None
 
 
-def _judge_refusal(fields: Mapping[str, Any], code: str, sub_code: str, *, signed: bool, refunding: bool) -> Judgement:
+def _judge_refusal(fields: Mapping[str, Any], code: str, sub_code: str, *, signed: bool, method: str) -> Judgement:
     shown = (sub_code or code)[:100]
     if code == "40005":
         return NotReached(f"turned away by the rate limit: {shown}")
     if code == "20000" or last_part(sub_code) in _MAY_HAVE_ACTED:
         return Unknown(f"Alipay answered {shown}")
     if code in _GATEWAY_REFUSALS or (code == "40004" and signed):
-        words = _rejected(fields, code, sub_code, refunding=refunding)
+        words = _rejected(fields, code, sub_code, method)
         return Refused(last_part(sub_code), words, by_product=code == "40004")
     return Unknown(f"Alipay answered {shown or 'without a code'}{'' if signed else ', unsigned'}")
 
 
-def _rejected(fields: Mapping[str, Any], code: str, sub_code: str, *, refunding: bool) -> Rejected:
-    english, chinese = explain(code, sub_code, refunding=refunding)
+def _rejected(fields: Mapping[str, Any], code: str, sub_code: str, method: str) -> Rejected:
+    of_deductions = deduction_refusal(last_part(sub_code)) if method == DEDUCT else None
+    if of_deductions is not None:
+        english, chinese = of_deductions.explanation
+    else:
+        english, chinese = explain(code, sub_code, refunding=method == REFUND)
     message = _text(fields, "sub_msg") or _text(fields, "msg")
     return Rejected((sub_code or code)[:100], message[:_WORDS_LIMIT], english, chinese)
 

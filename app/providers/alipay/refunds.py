@@ -20,7 +20,7 @@ from typing import Any, Literal
 import structlog
 
 from app.money import format_yuan, parse_yuan
-from app.providers.alipay.trades import first_instant
+from app.providers.alipay.trades import first_instant, texts
 from app.providers.contract import RefundReport, RefundRequest, ReportedRefund, Unknown
 
 REFUND = "alipay.trade.refund"
@@ -56,39 +56,39 @@ def refund_query_content(request: RefundRequest) -> dict[str, object]:
 
 def read_refund_answer(fields: Mapping[str, Any], request: RefundRequest) -> RefundReport | Unknown:
     """What the verified success of a refund says: REFUNDED, or PENDING where it proves only that the call was taken."""
-    texts = _texts(fields)
-    if texts.get("out_trade_no") != request.out_trade_no:
+    said = texts(fields)
+    if said.get("out_trade_no") != request.out_trade_no:
         return Unknown("the answer is about another out_trade_no")
-    if texts.get("fund_change") != "Y":
+    if said.get("fund_change") != "Y":
         return _report(request, ReportedRefund.PENDING, "answer")
     try:
-        given_back_fen = parse_yuan(texts["refund_fee"]) if "refund_fee" in texts else None
+        given_back_fen = parse_yuan(said["refund_fee"]) if "refund_fee" in said else None
     except ValueError:
         return Unknown("the answer holds an amount that is not exact yuan")
     if given_back_fen is not None and given_back_fen < request.amount_fen:
         return Unknown("the answer says that less was given back than this refund alone")
-    return _report(request, ReportedRefund.REFUNDED, "answer", texts=texts)
+    return _report(request, ReportedRefund.REFUNDED, "answer", said=said)
 
 
 def read_refund_query(fields: Mapping[str, Any], request: RefundRequest) -> RefundReport | Unknown:
     """What the verified success of a refund query says about the refund."""
-    texts = _texts(fields)
+    said = texts(fields)
     for name, ours in (("out_trade_no", request.out_trade_no), ("out_request_no", request.out_refund_no)):
-        if texts.get(name, ours) != ours:
+        if said.get(name, ours) != ours:
             return Unknown(f"the answer is about another {name}")
-    word = texts.get("refund_status")
+    word = said.get("refund_status")
     if word is None:
         return refund_not_found(request)
-    if "out_request_no" not in texts:
+    if "out_request_no" not in said:
         return Unknown("the answer does not name its refund")
     try:
-        amount_fen = parse_yuan(texts["refund_amount"]) if "refund_amount" in texts else None
+        amount_fen = parse_yuan(said["refund_amount"]) if "refund_amount" in said else None
     except ValueError:
         return Unknown("the answer holds an amount that is not exact yuan")
     if word != "REFUND_SUCCESS":
         _log.warning("alipay.unknown_refund_status", refund_status=word[:64], out_request_no=request.out_refund_no)
         return _report(request, ReportedRefund.PENDING, "query", amount_fen=amount_fen)
-    return _report(request, ReportedRefund.REFUNDED, "query", amount_fen=amount_fen, texts=texts)
+    return _report(request, ReportedRefund.REFUNDED, "query", amount_fen=amount_fen, said=said)
 
 
 def refund_not_found(request: RefundRequest) -> RefundReport:
@@ -101,7 +101,7 @@ def _report(
     source: Literal["answer", "query"],
     *,
     amount_fen: int | None = None,
-    texts: Mapping[str, str] | None = None,
+    said: Mapping[str, str] | None = None,
 ) -> RefundReport:
     return RefundReport(
         out_trade_no=request.out_trade_no,
@@ -109,9 +109,5 @@ def _report(
         status=status,
         source=source,
         amount_fen=amount_fen,
-        refunded_at=None if texts is None else first_instant(texts, _REFUNDED_AT),
+        refunded_at=None if said is None else first_instant(said, _REFUNDED_AT),
     )
-
-
-def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
-    return {name: value for name, value in fields.items() if isinstance(value, str) and value}

@@ -1,4 +1,4 @@
-"""What Alipay's words about a trade mean in ours, the same for a query's answer and for a notification.
+"""What Alipay's words about a trade mean in ours, the same for an answer and for a notification; and its times.
 
     WAIT_BUYER_PAY                             → PENDING
     TRADE_SUCCESS, TRADE_FINISHED              → SUCCESSFUL   also after partial refunds
@@ -11,7 +11,7 @@ Source: https://opendocs.alipay.com/open/02ekfs and /open/00f7nu, read 2026-09-1
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -34,7 +34,7 @@ _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 _log = structlog.get_logger(__name__)
 
 
-def trade_report(fields: Mapping[str, str], source: Literal["notification", "query"]) -> PaymentReport:
+def trade_report(fields: Mapping[str, str], source: Literal["notification", "query", "answer"]) -> PaymentReport:
     """The report of a verified trade. `fields` are non-empty texts; status and number are there.
 
     Raises ValueError when an amount is not exact yuan, for then nothing may be believed about the money.
@@ -64,6 +64,11 @@ def trade_report(fields: Mapping[str, str], source: Literal["notification", "que
     )
 
 
+def texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    """The fields of an answer that are texts and not empty; numbers are texts already."""
+    return {name: value for name, value in fields.items() if isinstance(value, str) and value}
+
+
 def _was_paid(fields: Mapping[str, str], refunded_fen: int | None) -> bool:
     return bool(refunded_fen) or "gmt_refund" in fields or any(name in fields for name in _PAID_AT)
 
@@ -83,3 +88,8 @@ def first_instant(fields: Mapping[str, str], names: Sequence[str]) -> datetime |
             except (ValueError, OverflowError):
                 _log.warning("alipay.unreadable_time", field=name, out_trade_no=fields.get("out_trade_no", "")[:64])
     return None
+
+
+def beijing_time(instant: datetime) -> str:
+    """An instant as Alipay writes it."""
+    return instant.astimezone(SHANGHAI).strftime(_TIME_FORMAT)

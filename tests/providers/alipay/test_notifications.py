@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from app.clock import Clock
 from app.providers.alipay import AlipayProvider
 from app.providers.alipay.account import AlipayAccount
-from app.providers.alipay.notifications import BODY_LIMIT_BYTES, read_trade_notification
+from app.providers.alipay.notifications import BODY_LIMIT_BYTES, read_notification
 from app.providers.contract import Notification, NotificationRefused, PaymentReport, ReportedStatus
 from app.providers.transport import open_client
 from tests.providers.alipay.keyring import (
@@ -53,13 +53,13 @@ def vector_account() -> AlipayAccount:
 
 def reason(account: AlipayAccount, body: bytes, headers: dict[str, str] | None = None) -> str:
     with pytest.raises(NotificationRefused) as refused:
-        read_trade_notification(account, FORM if headers is None else headers, body)
+        read_notification(account, FORM if headers is None else headers, body)
     return refused.value.reason
 
 
 def reported(account: AlipayAccount, body: bytes) -> PaymentReport:
     """The report of a trade's notice, whatever it says about refunds."""
-    report = read_trade_notification(account, FORM, body).report
+    report = read_notification(account, FORM, body).report
     assert isinstance(report, PaymentReport)
     return report
 
@@ -85,7 +85,7 @@ def test_every_published_notification_is_understood(vector_account: AlipayAccoun
             # Verified by rule V1 or V2, or else the reason would be the signature.
             assert reason(vector_account, case["raw_body"].encode()) == "unsupported", case["name"]
             continue
-        notification = read_trade_notification(vector_account, FORM, case["raw_body"].encode())
+        notification = read_notification(vector_account, FORM, case["raw_body"].encode())
         assert notification.refund_hint == case["params"].get("out_biz_no"), case["name"]
         report = notification.report
         assert isinstance(report, PaymentReport)
@@ -147,7 +147,7 @@ def test_every_word_about_a_trade_has_a_meaning(
 
 def test_an_unknown_word_is_pending_and_warned_about(account: AlipayAccount) -> None:
     with capture_logs() as logs:
-        read_trade_notification(account, FORM, signed_notice(PAID_NOTICE | {"trade_status": "TRADE_ROLLED_BACK"}))
+        read_notification(account, FORM, signed_notice(PAID_NOTICE | {"trade_status": "TRADE_ROLLED_BACK"}))
     assert [(line["event"], line["trade_status"], line["log_level"]) for line in logs] == [
         ("alipay.unknown_trade_status", "TRADE_ROLLED_BACK", "warning")
     ]
@@ -168,24 +168,24 @@ def test_both_rules_and_every_charset_verify(account: AlipayAccount, rule: int, 
 
 def test_order_spelling_and_empty_fields_do_not_matter(account: AlipayAccount) -> None:
     fields = dict(parse_qsl(signed_notice(PAID_NOTICE).decode(), keep_blank_values=True))
-    known = read_trade_notification(account, FORM, signed_notice(PAID_NOTICE))
+    known = read_notification(account, FORM, signed_notice(PAID_NOTICE))
     backwards = form(dict(reversed(fields.items())))
     spelt = b"&".join(
         name.encode() + b"=" + "".join(f"%{byte:02x}" for byte in value.encode()).encode()
         for name, value in fields.items()
     )
     for body in (backwards, spelt, backwards + b"&new_field=", form(fields).replace(b"+", b"%20")):
-        assert read_trade_notification(account, FORM, body) == known
+        assert read_notification(account, FORM, body) == known
 
 
 def test_an_unknown_field_is_covered_by_the_signature_and_ignored(account: AlipayAccount) -> None:
     notice = PAID_NOTICE | {"brand_new": "值 &=%", "zz": '{"a":"\\u4e2d"}'}
-    assert read_trade_notification(account, FORM, signed_notice(notice)).report.amount_fen == 1990
+    assert read_notification(account, FORM, signed_notice(notice)).report.amount_fen == 1990
 
 
 def test_an_isv_notice_names_both_apps(account: AlipayAccount) -> None:
     notice = PAID_NOTICE | {"auth_app_id": "2021000000000009"}
-    claims = read_trade_notification(_account("isv"), FORM, signed_notice(notice)).report.account_claims
+    claims = read_notification(_account("isv"), FORM, signed_notice(notice)).report.account_claims
     assert claims == {"app_id": APP_ID, "seller_id": SELLER_ID, "auth_app_id": "2021000000000009"}
 
 
@@ -193,7 +193,7 @@ def test_an_isv_notice_names_both_apps(account: AlipayAccount) -> None:
 
 
 def _event_key(account: AlipayAccount, **changes: str) -> str:
-    return read_trade_notification(account, FORM, signed_notice(PAID_NOTICE | changes)).event_key
+    return read_notification(account, FORM, signed_notice(PAID_NOTICE | changes)).event_key
 
 
 def test_a_repeat_is_the_same_event_whatever_time_it_was_sent(account: AlipayAccount) -> None:
@@ -339,7 +339,7 @@ def test_a_body_of_another_kind_is_refused_even_when_signed(account: AlipayAccou
     [{}, {"Content-Type": "application/x-www-form-urlencoded"}, {"content-type": "Application/X-WWW-Form-Urlencoded"}],
 )
 def test_headers_that_say_nothing_else_are_taken(account: AlipayAccount, headers: dict[str, str]) -> None:
-    assert read_trade_notification(account, headers, signed_notice(PAID_NOTICE)).report.amount_fen == 1990
+    assert read_notification(account, headers, signed_notice(PAID_NOTICE)).report.amount_fen == 1990
 
 
 @settings(max_examples=500, deadline=None)
@@ -358,7 +358,7 @@ def test_any_bytes_are_refused_and_crash_nothing(body: bytes) -> None:
 )
 def test_whatever_alipay_signs_is_reported_or_refused(changes: dict[str, str]) -> None:
     with contextlib.suppress(NotificationRefused):
-        notification = read_trade_notification(_ACCOUNT, FORM, signed_notice(PAID_NOTICE | changes))
+        notification = read_notification(_ACCOUNT, FORM, signed_notice(PAID_NOTICE | changes))
         assert isinstance(notification, Notification)
         assert notification.report.out_trade_no == (PAID_NOTICE | changes)["out_trade_no"]
 
@@ -376,7 +376,7 @@ def test_no_single_change_of_a_signed_notice_changes_its_meaning(data: st.DataOb
     else:
         body.insert(at, data.draw(st.integers(0, 255)))
     with contextlib.suppress(NotificationRefused):
-        assert read_trade_notification(_ACCOUNT, FORM, bytes(body)) == _MEANT
+        assert read_notification(_ACCOUNT, FORM, bytes(body)) == _MEANT
 
 
 def test_acknowledgements_are_the_exact_bytes() -> None:
@@ -392,4 +392,4 @@ def test_acknowledgements_are_the_exact_bytes() -> None:
 
 _ACCOUNT = _account()
 _SIGNED = signed_notice(PAID_NOTICE)
-_MEANT = read_trade_notification(_ACCOUNT, FORM, _SIGNED)
+_MEANT = read_notification(_ACCOUNT, FORM, _SIGNED)
