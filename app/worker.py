@@ -1,4 +1,4 @@
-"""The worker: applies notifications, asks about payments and refunds, makes deductions, runs flows, forgets what is old.
+"""The worker: applies notifications, asks about payments and refunds, deducts, runs flows, forgets what is old.
 
 Two things make it look at the database: a ring of the doorbell (an arq job without arguments), and its own sweep every
 few seconds. The sweep alone is enough for correctness: with Redis gone everything still happens, a little later.
@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta, timezone
 from typing import Any, Final
 from wsgiref.simple_server import WSGIServer
 
@@ -17,7 +18,6 @@ from arq import Worker, cron, func
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
-from app.clock import SHANGHAI
 from app.config import Config, ConfigError
 from app.cycles.sweep import check_due_agreements
 from app.doorbell import QUEUE, redis_settings, serialize_job
@@ -28,6 +28,9 @@ from app.retention import forget_old_rows
 from app.runtime import Runtime, open_runtime
 
 log = structlog.get_logger(__name__)
+
+# arq takes no zone by name, and Shanghai has had no other offset since 1991.
+_SHANGHAI: Final = timezone(timedelta(hours=8))
 
 SWEEP_EVERY_S: Final = 3.0
 # Above what a whole fleet runs at once: arq reads only this many ids, and running jobs stay at the head of the queue.
@@ -184,16 +187,12 @@ def _arq_worker(runtime: Runtime, bells: Mapping[str, asyncio.Event]) -> Worker:
         # A result that is kept would make the next ring of the same id vanish.
         return func(ring, name=kind, keep_result=0, max_tries=1, timeout=10)
 
-    deduct_at = runtime.config.deduct_at
+    at = runtime.config.deduct_at
     return Worker(
         functions=[job(kind) for kind in bells],
         # The day's deductions begin on the minute; the sweep alone would begin them seconds later.
-        cron_jobs=[
-            cron(
-                job("cycles").coroutine, name="cron:cycles", hour=deduct_at.hour, minute=deduct_at.minute, keep_result=0
-            )
-        ],
-        timezone=SHANGHAI,
+        cron_jobs=[cron(job("cycles").coroutine, name="cron:cycles", hour=at.hour, minute=at.minute, keep_result=0)],
+        timezone=_SHANGHAI,
         redis_settings=redis_settings(runtime.config.redis_url),
         queue_name=QUEUE,
         handle_signals=False,

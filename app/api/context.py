@@ -32,7 +32,17 @@ def correlation_id_of(header: str | None) -> str:
 class Context:
     """One operation, or one event of a stream."""
 
-    __slots__ = ("_orders", "_payments", "_refunds", "address", "correlation_id", "principal", "runtime")
+    __slots__ = (
+        "_cycles",
+        "_deductions",
+        "_orders",
+        "_payments",
+        "_refunds",
+        "address",
+        "correlation_id",
+        "principal",
+        "runtime",
+    )
 
     def __init__(self, runtime: Runtime, principal: Principal | None, correlation_id: str, address: str | None) -> None:
         self.runtime = runtime
@@ -42,6 +52,8 @@ class Context:
         self._orders: DataLoader[int, Order | None] | None = None
         self._payments: DataLoader[int, list[Payment]] | None = None
         self._refunds: DataLoader[int, list[Refund]] | None = None
+        self._cycles: DataLoader[int, list[Payment]] | None = None
+        self._deductions: DataLoader[int, list[Payment]] | None = None
 
     def caller(self) -> Principal:
         """Who asks. Raises Unauthenticated without a token, or once the token of a stream is over."""
@@ -80,6 +92,26 @@ class Context:
         if self._refunds is None:
             self._refunds = DataLoader(load_fn=self._load_refunds)
         return await self._refunds.load(payment_id)
+
+    async def payments_of_cycle(self, cycle_id: int) -> list[Payment]:
+        """Payments of a cycle the caller may see; one statement for all cycles of an operation."""
+        if self._cycles is None:
+            self._cycles = DataLoader(load_fn=self._load_of_cycles)
+        return await self._cycles.load(cycle_id)
+
+    async def payments_of_deduction(self, deduction_id: int) -> list[Payment]:
+        """Attempts of a deduction the caller may see; one statement for all deductions of an operation."""
+        if self._deductions is None:
+            self._deductions = DataLoader(load_fn=self._load_of_deductions)
+        return await self._deductions.load(deduction_id)
+
+    async def _load_of_cycles(self, cycle_ids: Sequence[int]) -> Sequence[list[Payment]]:
+        found = await self.runtime.cycles.payments_of(cycle_ids)
+        return [found.get(cycle_id, []) for cycle_id in cycle_ids]
+
+    async def _load_of_deductions(self, deduction_ids: Sequence[int]) -> Sequence[list[Payment]]:
+        found = await self.runtime.cycles.payments_of_deductions(deduction_ids)
+        return [found.get(deduction_id, []) for deduction_id in deduction_ids]
 
     async def _load_orders(self, order_ids: Sequence[int]) -> Sequence[Order | None]:
         caller = self.caller()

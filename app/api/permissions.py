@@ -52,8 +52,8 @@ class PermissionQuery:
 class PermissionMutation:
     @strawberry.mutation(
         description=(
-            "Grants an action (payment.create, payment.close, payment.sync, payment.refund, payment.export) to a role, "
-            "or changes how far a granted payment.refund reaches. Without `scope` the roles * and user reach their own "
+            "Grants an action (payment.create, payment.close, payment.sync, payment.refund, payment.export, cycle.start, "
+            "cycle.cancel, cycle.pause, cycle.change) to a role, or changes how far a granted payment.refund reaches. Without `scope` the roles * and user reach their own "
             "payments, any other role everybody's. True when something changed. For administrators."
         )
     )

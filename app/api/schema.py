@@ -23,6 +23,7 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
 from app.api.activation import ActivationMutation, ActivationQuery
+from app.api.cycles import CycleMutation, CycleQuery
 from app.api.explanations import ExplanationQuery
 from app.api.flows import FlowMutation, FlowQuery
 from app.api.merchants import MerchantMutation, MerchantQuery
@@ -43,6 +44,7 @@ class Query(
     MerchantQuery,
     PermissionQuery,
     RefundQuery,
+    CycleQuery,
     FlowQuery,
     ExplanationQuery,
     WechatQuery,
@@ -57,6 +59,7 @@ class Mutation(
     MerchantMutation,
     PermissionMutation,
     RefundMutation,
+    CycleMutation,
     FlowMutation,
     WechatMutation,
 ):

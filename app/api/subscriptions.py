@@ -9,10 +9,12 @@ from collections.abc import AsyncGenerator
 import strawberry
 
 from app.api.context import ApiInfo, Context
+from app.api.cycles import CyclePayment
 from app.api.orders import Order
 from app.api.payments import Payment
 from app.api.refunds import Refund
 from app.api.scalars import find_id
+from app.cycles.actions import may_see_cycle
 from app.errors import NotFound
 from app.payments.actions import may_see
 from app.refunds.actions import may_see_refund
@@ -88,6 +90,25 @@ class Subscription:
                 if not may_see_refund(context.caller(), row):
                     raise _not_found("payment", payment_id, field="paymentId")
                 yield Refund.of(row)
+
+    @strawberry.subscription(description="One cycle payment: signed, each deduction, suspended, over.")
+    async def cycle_payment(
+        self,
+        info: ApiInfo,
+        id: strawberry.ID,  # noqa: A002 — the argument's public name
+    ) -> AsyncGenerator[CyclePayment, None]:
+        context, key = info.context, find_id(id)
+        del info
+        context.caller()
+        if key is None or key < 0:
+            raise _not_found("cycle payment", id)
+        async with context.runtime.realtime.watch(f"cycle_payment:{key}") as rows:
+            if not await rows.exists():
+                raise _not_found("cycle payment", id)
+            async for row in rows:
+                if not may_see_cycle(context.caller(), row):
+                    raise _not_found("cycle payment", id)
+                yield CyclePayment.of(row)
 
     @strawberry.subscription(description="A row of the bound order table, whoever changes it.")
     async def order(self, info: ApiInfo, id: strawberry.ID) -> AsyncGenerator[Order, None]:  # noqa: A002 — public name

@@ -13,6 +13,8 @@ import asyncpg
 import structlog
 
 from app.clock import Clock
+from app.cycles.model import CyclePayment
+from app.cycles.reports import apply_agreement_within
 from app.db import Database, Row, Transaction, storable
 from app.doorbell import Doorbell
 from app.drain import drain
@@ -52,13 +54,21 @@ class Inbox:
     """Notifications of this deployment. One a process."""
 
     def __init__(
-        self, *, database: Database, accounts: MerchantAccounts, clock: Clock, bell: Doorbell, metrics: Metrics
+        self,
+        *,
+        database: Database,
+        accounts: MerchantAccounts,
+        clock: Clock,
+        bell: Doorbell,
+        metrics: Metrics,
+        notice_days: int,
     ) -> None:
         self._db = database
         self._accounts = accounts
         self._clock = clock
         self._bell = bell
         self._metrics = metrics
+        self._notice_days = notice_days
 
     async def receive(
         self,
@@ -86,8 +96,8 @@ class Inbox:
             return account.provider.acknowledge(account.account, accepted=False)
         try:
             row = await self._db.change(
-                "notification.receive", name, account_id, notification.event_key, _report_json(notification), body,
-                correlation_id, self._clock.now(),
+                "notification.receive", name, await self._account_of(account, notification), notification.event_key,
+                _report_json(notification), body, correlation_id, self._clock.now(),
             )  # fmt: skip
         except asyncpg.ForeignKeyViolationError as exc:
             # Cleared a moment ago, when payments were turned off.
@@ -97,6 +107,17 @@ class Inbox:
         self._metrics.notifications.labels(name, "accepted" if row["received_count"] == 1 else "repeated").inc()
         self._bell.ring("notifications")
         return account.provider.acknowledge(account.account, accepted=True)
+
+    async def _account_of(self, account: OpenAccount, notification: Notification) -> int:
+        """The account a notification is about. What a provider tells of an agreement by itself comes to one address of
+        the whole application, which may serve several merchants: it is compared with the agreement's own account."""
+        report = notification.report
+        if not isinstance(report, AgreementReport):
+            return account.id
+        row = await self._db.one(
+            "cycle.account_of_numbers", report.external_agreement_no, report.agreement_no, account.provider.name
+        )
+        return account.id if row is None else int(row["merchant_account_id"])
 
     async def _read(self, account: OpenAccount, headers: Mapping[str, str], body: bytes, tail: str) -> Notification:
         """Verified with the account as kept here and, when that fails, as the database has it now: a key that was
@@ -140,10 +161,13 @@ class Inbox:
         report = _read_report(row["report"])
         deliveries = min(row["received_count"], _MOST_DELIVERIES) - min(row["handled_count"], _MOST_DELIVERIES)
         said = {"correlation_id": row["correlation_id"], "deliveries": deliveries}
-        about: Payment | Refund | None
+        about: Payment | Refund | CyclePayment | None
         if isinstance(report, AgreementReport):
-            raise NotImplementedError("nothing takes what a notification says of an agreement yet")
-        if isinstance(report, RefundReport):
+            agreed = await apply_agreement_within(
+                tx, now, account, report, notice_days=self._notice_days, deliveries=deliveries
+            )
+            about, changed, differences = agreed.cycle, agreed.changed, agreed.differences
+        elif isinstance(report, RefundReport):
             refunded = await apply_refund_within(tx, now, account, report, **said)
             about, changed, differences = refunded.refund, refunded.changed, refunded.differences
         else:
