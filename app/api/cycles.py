@@ -21,8 +21,8 @@ strawberry.enum(
     SuspendedFor,
     name="SuspensionReason",
     description=(
-        "PAUSE: somebody paused it. FAILURES: its money could not be taken. RULE: the provider's rules for this agreement "
-        "are used up, and only a new one helps."
+        "PAUSE: somebody paused it. FAILURES: its money could not be taken. RULE: the provider's rules for this "
+        "agreement are used up, and only a new one helps."
     ),
 )
 
@@ -36,9 +36,7 @@ class Deduction:
     price: Yuan
     status: DeductionStatus
     order_id: strawberry.ID | None = strawberry.field(description="The order that was made for it.")
-    next_attempt_at: datetime | None = strawberry.field(
-        description="When its money is asked for again, while it waits."
-    )
+    next_attempt_at: datetime | None = strawberry.field(description="When it is tried again, while it waits.")
     failure: Failure | None = strawberry.field(description="Why the last attempt took nothing.")
     created_at: datetime
     finished_at: datetime | None
@@ -160,9 +158,7 @@ class CyclePayment:
 @strawberry.input
 class StartCyclePaymentInput:
     order_id: strawberry.ID
-    price: Yuan = strawberry.field(
-        description="Of each deduction; at most 100 yuan, or what the merchant account allows."
-    )
+    price: Yuan = strawberry.field(description="Of each deduction; at most 100 yuan, or as the account allows.")
     subject: str
     interval_days: int = strawberry.field(description="At least 7; there is no upper limit.")
     scene: str = strawberry.field(description="A scene of Alipay's that the merchant account signs: INDUSTRY|…")
@@ -173,7 +169,7 @@ class StartCyclePaymentInput:
     merchant_account_id: strawberry.ID | None = None
     max_price: Yuan | None = strawberry.field(
         default=None,
-        description="The most the price may ever be raised to without signing again; the price unless given.",
+        description="The most the price can be raised to without signing again; unless given the price.",
     )
     pay_now: bool = strawberry.field(
         default=False, description="Pays the order itself while signing (支付并签约), at `price`."
@@ -233,8 +229,8 @@ class CycleMutation:
 
     @strawberry.mutation(
         description=(
-            "Ends a cycle payment, at the provider too; may be repeated. Nothing is deducted from then on, also while the "
-            "provider has not confirmed it (`cancelling`)."
+            "Ends a cycle payment, at the provider too; may be repeated. Nothing is deducted from then on, also while "
+            "the provider has not confirmed it (`cancelling`)."
         )
     )
     async def cancel_cycle_payment(self, info: ApiInfo, id: strawberry.ID) -> CyclePayment:  # noqa: A002 — as above
@@ -274,8 +270,8 @@ class CycleMutation:
 
     @strawberry.mutation(
         description=(
-            "Puts the next deduction off to a later date, at the provider too; those after it follow from there. Needs the "
-            "permission cycle.change."
+            "Puts the next deduction off to a later date, at the provider too; those after it follow from there. Needs "
+            "the permission cycle.change."
         )
     )
     async def change_cycle_date(

@@ -52,9 +52,10 @@ class PermissionQuery:
 class PermissionMutation:
     @strawberry.mutation(
         description=(
-            "Grants an action (payment.create, payment.close, payment.sync, payment.refund, payment.export, cycle.start, "
-            "cycle.cancel, cycle.pause, cycle.change) to a role, or changes how far a granted payment.refund reaches. Without `scope` the roles * and user reach their own "
-            "payments, any other role everybody's. True when something changed. For administrators."
+            "Grants an action (payment.create, payment.close, payment.sync, payment.refund, payment.export, "
+            "cycle.start, cycle.cancel, cycle.pause, cycle.change) to a role, or changes how far a granted "
+            "payment.refund reaches. Without `scope` the roles * and user reach their own payments, any other role "
+            "everybody's. True when something changed. For administrators."
         )
     )
     async def grant_permission(
