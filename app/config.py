@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from app.money import parse_yuan
@@ -43,6 +43,21 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class DeductionSettings:
+    """How cycle payments are deducted.
+
+    `deduct_at` is the time of day in Shanghai, `tries` how many days in a row a due date is tried, `failed_dates` how
+    many due dates in a row may fail before the cycle is suspended, `notice_days` how long before a due date it is
+    announced (0: never). Dates missed by more than `missed_days` are passed over; None charges them however late."""
+
+    deduct_at: time
+    tries: int
+    failed_dates: int
+    notice_days: int
+    missed_days: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of one deployment. Amounts are fen, durations timedelta or seconds as named."""
 
@@ -71,12 +86,7 @@ class Config:
     minimum_amount_fen: int
     maximum_amount_fen: int
     default_expiry: timedelta
-    # deductions of cycle payments; see app/cycles/calendar.py
-    deduct_at: time
-    deduction_tries: int
-    deduction_failed_dates: int
-    deduction_notice_days: int
-    deduction_missed_days: int | None
+    deductions: DeductionSettings
     # development conveniences
     sandbox_url: str | None
     graphiql: bool
@@ -132,11 +142,7 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         minimum_amount_fen=env.parsed("MINIMUM_AMOUNT", parse_yuan, "0.02"),
         maximum_amount_fen=env.parsed("MAXIMUM_AMOUNT", parse_yuan, "100000000"),
         default_expiry=timedelta(seconds=env.whole("PAYMENT_EXPIRES_S", 7200, low=60, high=86400 * 15)),
-        deduct_at=env.parsed("DEDUCT_AT", parse_time, "09:00"),
-        deduction_tries=env.whole("DEDUCTION_TRIES", 3, low=1, high=9),
-        deduction_failed_dates=env.whole("DEDUCTION_FAILED_DATES", 1, low=1, high=100),
-        deduction_notice_days=env.whole("DEDUCTION_NOTICE_DAYS", 3, low=0, high=30),
-        deduction_missed_days=env.parsed("DEDUCTION_MISSED_DAYS", parse_missed_days, "charge"),
+        deductions=_deductions(env),
         sandbox_url=(env.optional("SANDBOX_URL") or "").rstrip("/") or None,
         graphiql=env.flag("GRAPHIQL"),
         introspection=env.flag("INTROSPECTION"),
@@ -147,10 +153,7 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         statement_cache=env.flag("STATEMENT_CACHE", default=True),
         body_limit_bytes=env.whole("BODY_LIMIT", 65536, low=1024, high=1 << 24),
         message_limit_bytes=env.whole("MESSAGE_LIMIT", 65536, low=1024, high=1 << 24),
-        sockets_limit=env.whole("SOCKETS_LIMIT", 20000, low=1, high=1_000_000),
-        subscriptions_per_socket=env.whole("SUBSCRIPTIONS_PER_SOCKET", 20, low=1, high=10000),
-        socket_lifetime=timedelta(seconds=env.whole("SOCKET_LIFETIME_S", 3600, low=1, high=86400)),
-        shutdown_grace_s=env.whole("SHUTDOWN_GRACE_S", 8, low=0, high=600),
+        **_socket_limits(env),
         flow_timeout_s=env.whole("FLOW_TIMEOUT_S", 30, low=1, high=3600),
         flow_attempts=env.whole("FLOW_ATTEMPTS", 10, low=1, high=100),
         provider_timeout_s=env.whole("PROVIDER_TIMEOUT_S", 10, low=1, high=20),
@@ -158,6 +161,25 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         worker_metrics_port=env.whole("WORKER_METRICS_PORT", 0, low=0, high=65535),
         log_json=env.choice("LOG_FORMAT", ("json", "text")) == "json",
         log_level=env.choice("LOG_LEVEL", ("info", "debug", "warning", "error")),
+    )
+
+
+def _socket_limits(env: "_Environment") -> dict[str, Any]:
+    return {
+        "sockets_limit": env.whole("SOCKETS_LIMIT", 20000, low=1, high=1_000_000),
+        "subscriptions_per_socket": env.whole("SUBSCRIPTIONS_PER_SOCKET", 20, low=1, high=10000),
+        "socket_lifetime": timedelta(seconds=env.whole("SOCKET_LIFETIME_S", 3600, low=1, high=86400)),
+        "shutdown_grace_s": env.whole("SHUTDOWN_GRACE_S", 8, low=0, high=600),
+    }
+
+
+def _deductions(env: "_Environment") -> DeductionSettings:
+    return DeductionSettings(
+        deduct_at=env.parsed("DEDUCT_AT", parse_time, "09:00"),
+        tries=env.whole("DEDUCTION_TRIES", 3, low=1, high=9),
+        failed_dates=env.whole("DEDUCTION_FAILED_DATES", 1, low=1, high=100),
+        notice_days=env.whole("DEDUCTION_NOTICE_DAYS", 3, low=0, high=30),
+        missed_days=env.parsed("DEDUCTION_MISSED_DAYS", parse_missed_days, "charge"),
     )
 
 

@@ -20,9 +20,8 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
         self.requests: Final = Counter(
             "shouyin_http_requests_total", "HTTP requests answered", ["route", "status"], registry=registry
         )
@@ -59,9 +58,7 @@ class Metrics:
             "shouyin_event_age_seconds", "Age of the oldest event not yet dispatched to flows", registry=registry
         )
         self.deductions_held: Final = Counter(
-            "shouyin_deductions_held_total",
-            "Deductions a provider refused because of the merchant itself; all of that account's wait",
-            registry=registry,
+            "shouyin_deductions_held_total", "Deductions refused because of the merchant; all wait", registry=registry
         )
         self.differences: Final = Counter(
             "shouyin_differences_total", "Reports that did not fit our row", ["field"], registry=registry

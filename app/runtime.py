@@ -98,6 +98,20 @@ async def open_runtime(
         return replace(runtime, opened=stack.pop_all())
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What the nouns of the domain stand on."""
+
+    config: Config
+    clock: Clock
+    database: Database
+    bell: Doorbell
+    metrics: Metrics
+    accounts: MerchantAccounts
+    permissions: Permissions
+    plan: Plan
+
+
 def _assemble(
     config: Config,
     clock: Clock,
@@ -111,21 +125,10 @@ def _assemble(
     providers = build_registry(http, clock, config.provider_timeout_s, sandbox_url=config.sandbox_url)
     accounts = MerchantAccounts(database, Vault(config.master_keys), clock, providers)
     permissions, plan = Permissions(database, clock), Plan(database, clock)
-    payments = Payments(
-        database=database,
-        accounts=accounts,
-        clock=clock,
-        bell=bell,
-        metrics=metrics,
-        permissions=permissions,
-        plan=plan,
-        limits=_limits(config),
-        public_url=config.public_url,
-    )
-    refunds = _refunds(config, clock, database, bell, metrics, accounts, permissions)
-    cycles = _cycles(config, clock, database, bell, metrics, accounts, permissions, plan)
-    deductions = _deductions(clock, database, bell, metrics, payments, cycles)
-    live = _realtime(config, database, payments, refunds, cycles, metrics)
+    ground = _Ground(config, clock, database, bell, metrics, accounts, permissions, plan)
+    payments, refunds, cycles = _payments(ground), _refunds(ground), _cycles(ground)
+    deductions = _deductions(ground, payments, cycles)
+    live = _realtime(ground, payments, refunds, cycles)
     live.on_change("merchant_account", accounts.forget)
     live.on_change("activation", lambda _: database.renew_connections())
     return Runtime(
@@ -145,108 +148,100 @@ def _assemble(
         refunds=refunds,
         cycles=cycles,
         deductions=deductions,
-        inbox=Inbox(
-            database=database,
-            accounts=accounts,
-            clock=clock,
-            bell=bell,
-            metrics=metrics,
-            notice_days=config.deduction_notice_days,
-        ),
-        flows=_flows(config, clock, database, bell, metrics, flows, deductions),
+        inbox=_inbox(ground),
+        flows=_flows(ground, flows, deductions),
         wechat=build_wechat(config, clock, database, http),
         realtime=live,
     )
 
 
-def _flows(
-    config: Config,
-    clock: Clock,
-    database: Database,
-    bell: Doorbell,
-    metrics: Metrics,
-    flows: Mapping[str, Flow],
-    deductions: Deductions,
-) -> Flows:
-    return Flows(
-        database=database,
-        clock=clock,
-        bell=bell,
-        metrics=metrics,
-        flows=flows,
-        deductions=deductions,
-        timeout_s=config.flow_timeout_s,
-        attempts=config.flow_attempts,
-    )
-
-
-def _limits(config: Config) -> Limits:
-    return Limits(
-        minimum_amount_fen=config.minimum_amount_fen,
-        maximum_amount_fen=config.maximum_amount_fen,
-        default_expiry=config.default_expiry,
-    )
-
-
-def _refunds(
-    config: Config,
-    clock: Clock,
-    database: Database,
-    bell: Doorbell,
-    metrics: Metrics,
-    accounts: MerchantAccounts,
-    permissions: Permissions,
-) -> Refunds:
-    return Refunds(
-        database=database,
-        accounts=accounts,
-        clock=clock,
-        bell=bell,
-        metrics=metrics,
-        permissions=permissions,
-        public_url=config.public_url,
-    )
-
-
-def _cycles(
-    config: Config,
-    clock: Clock,
-    database: Database,
-    bell: Doorbell,
-    metrics: Metrics,
-    accounts: MerchantAccounts,
-    permissions: Permissions,
-    plan: Plan,
-) -> Cycles:
-    return Cycles(
-        database=database,
-        accounts=accounts,
-        clock=clock,
-        bell=bell,
-        metrics=metrics,
-        permissions=permissions,
-        plan=plan,
-        schedule=Schedule(
-            deduct_at=config.deduct_at,
-            tries=config.deduction_tries,
-            failed_dates=config.deduction_failed_dates,
-            notice_days=config.deduction_notice_days,
-            missed_days=config.deduction_missed_days,
+def _payments(ground: _Ground) -> Payments:
+    config = ground.config
+    return Payments(
+        database=ground.database,
+        accounts=ground.accounts,
+        clock=ground.clock,
+        bell=ground.bell,
+        metrics=ground.metrics,
+        permissions=ground.permissions,
+        plan=ground.plan,
+        limits=Limits(
+            minimum_amount_fen=config.minimum_amount_fen,
+            maximum_amount_fen=config.maximum_amount_fen,
+            default_expiry=config.default_expiry,
         ),
         public_url=config.public_url,
     )
 
 
-def _deductions(
-    clock: Clock, database: Database, bell: Doorbell, metrics: Metrics, payments: Payments, cycles: Cycles
-) -> Deductions:
-    outcomes = Outcomes(database=database, clock=clock, bell=bell, metrics=metrics, schedule=cycles.schedule)
-    return Deductions(database=database, clock=clock, bell=bell, payments=payments, cycles=cycles, outcomes=outcomes)
+def _refunds(ground: _Ground) -> Refunds:
+    return Refunds(
+        database=ground.database,
+        accounts=ground.accounts,
+        clock=ground.clock,
+        bell=ground.bell,
+        metrics=ground.metrics,
+        permissions=ground.permissions,
+        public_url=ground.config.public_url,
+    )
 
 
-def _realtime(
-    config: Config, database: Database, payments: Payments, refunds: Refunds, cycles: Cycles, metrics: Metrics
-) -> Realtime:
+def _cycles(ground: _Ground) -> Cycles:
+    return Cycles(
+        database=ground.database,
+        accounts=ground.accounts,
+        clock=ground.clock,
+        bell=ground.bell,
+        metrics=ground.metrics,
+        permissions=ground.permissions,
+        plan=ground.plan,
+        schedule=Schedule.of(ground.config.deductions),
+        public_url=ground.config.public_url,
+    )
+
+
+def _deductions(ground: _Ground, payments: Payments, cycles: Cycles) -> Deductions:
+    return Deductions(
+        database=ground.database,
+        clock=ground.clock,
+        bell=ground.bell,
+        payments=payments,
+        cycles=cycles,
+        outcomes=Outcomes(
+            database=ground.database,
+            clock=ground.clock,
+            bell=ground.bell,
+            metrics=ground.metrics,
+            schedule=cycles.schedule,
+        ),
+    )
+
+
+def _inbox(ground: _Ground) -> Inbox:
+    return Inbox(
+        database=ground.database,
+        accounts=ground.accounts,
+        clock=ground.clock,
+        bell=ground.bell,
+        metrics=ground.metrics,
+        notice_days=ground.config.deductions.notice_days,
+    )
+
+
+def _flows(ground: _Ground, flows: Mapping[str, Flow], deductions: Deductions) -> Flows:
+    return Flows(
+        database=ground.database,
+        clock=ground.clock,
+        bell=ground.bell,
+        metrics=ground.metrics,
+        flows=flows,
+        deductions=deductions,
+        timeout_s=ground.config.flow_timeout_s,
+        attempts=ground.config.flow_attempts,
+    )
+
+
+def _realtime(ground: _Ground, payments: Payments, refunds: Refunds, cycles: Cycles) -> Realtime:
     """What can be watched, and how its rows are read: one statement per kind, whatever the number of watchers."""
 
     async def payments_of_orders(order_ids: Sequence[int]) -> Mapping[int, Payment]:
@@ -258,8 +253,8 @@ def _realtime(
         return {refund.id: refund for of_payment in found.values() for refund in of_payment}
 
     return Realtime(
-        database=database,
-        listen_url=config.listen_database_url,
+        database=ground.database,
+        listen_url=ground.config.listen_database_url,
         sources={
             "payment": Source(
                 by_id=payments.by_ids,
@@ -279,5 +274,5 @@ def _realtime(
             ),
             "order": Source(by_id=payments.orders, by_order=None, version=lambda order: order, order_id=None),
         },
-        metrics=RealtimeMetrics(metrics.registry),
+        metrics=RealtimeMetrics(ground.metrics.registry),
     )

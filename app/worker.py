@@ -187,7 +187,7 @@ def _arq_worker(runtime: Runtime, bells: Mapping[str, asyncio.Event]) -> Worker:
         # A result that is kept would make the next ring of the same id vanish.
         return func(ring, name=kind, keep_result=0, max_tries=1, timeout=10)
 
-    at = runtime.config.deduct_at
+    at = runtime.config.deductions.deduct_at
     return Worker(
         functions=[job(kind) for kind in bells],
         # The day's deductions begin on the minute; the sweep alone would begin them seconds later.

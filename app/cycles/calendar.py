@@ -14,9 +14,10 @@ whatever happened to the ones before; a late or failed deduction moves nothing.
 
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from typing import Final
+from typing import Final, Self
 
 from app.clock import SHANGHAI
+from app.config import DeductionSettings
 from app.providers.contract import AgreementTerms, DeductionRefusal
 
 # The provider counts the moment it works on a request: one sent in the last minutes of a day may fall to the next.
@@ -26,16 +27,13 @@ MERCHANT_REST: Final = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """How this deployment deducts; see .env.example."""
+class Schedule(DeductionSettings):
+    """How this deployment deducts, and what follows from it."""
 
-    deduct_at: time
-    tries: int
-    # due dates in a row that may fail before the cycle is suspended
-    failed_dates: int
-    notice_days: int
-    # due dates missed by more days than this are passed over; None charges them however late
-    missed_days: int | None
+    @classmethod
+    def of(cls, settings: DeductionSettings) -> Self:
+        """The schedule of these settings."""
+        return cls(**{name: getattr(settings, name) for name in DeductionSettings.__slots__})
 
     def last_due(self, now: datetime) -> date:
         """The last date whose deductions are due at this instant."""

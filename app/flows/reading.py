@@ -5,6 +5,7 @@ from typing import Final, TypeAlias
 
 from app.db import Row, Transaction
 from app.flows.results import (
+    CycleChange,
     CycleResult,
     DueDeduction,
     PaymentResult,
@@ -16,7 +17,7 @@ from app.payments.model import whole_fen
 
 Result: TypeAlias = PaymentResult | RefundResult | PlanResult | CycleResult | DueDeduction | UpcomingDeduction
 
-_CHANGES: Final = {
+_CHANGES: Final[dict[str, CycleChange]] = {
     "cycle.started": "STARTED",
     "cycle.suspended": "SUSPENDED",
     "cycle.resumed": "RESUMED",
@@ -49,7 +50,7 @@ def _read_cycle(row: Row) -> CycleResult:
     return CycleResult(
         order_id=row["cycle_order_id"],
         cycle_payment_id=row["cycle_payment_id"],
-        change=_CHANGES.get(row["kind"]),  # type: ignore[arg-type]
+        change=_CHANGES.get(row["kind"]),
         cycle_status=row["cycle_status"],
         already_processed=row["kind"] == "cycle.repeated",
         reason=failure.get("provider_code") if failed else details.get("why") or details.get("by"),

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from app.money import format_yuan
+
+CycleChange: TypeAlias = Literal["STARTED", "SUSPENDED", "RESUMED", "CANCELLED", "EXPIRED", "DEDUCTION_FAILED"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class CycleResult:
 
     order_id: int
     cycle_payment_id: int
-    change: Literal["STARTED", "SUSPENDED", "RESUMED", "CANCELLED", "EXPIRED", "DEDUCTION_FAILED"] | None
+    change: CycleChange | None
     cycle_status: str
     already_processed: bool
     reason: str | None

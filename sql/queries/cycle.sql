@@ -37,14 +37,6 @@ select id, order_id, owner, payer, merchant_account_id, provider, method, scene,
 from shouyin.cycle_payment where payer = $1 and ($2::bigint is null or id < $2)
 order by id desc limit $3;
 
--- name: lock
-select id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
-  external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,
-  plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action, return_url, first_payment_id,
-  created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at, valid_until, check_at, check_attempts,
-  version
-from shouyin.cycle_payment where id = $1 for no key update;
-
 -- name: lock_by_numbers
 -- By our number, or where the provider names only its own by that. $1 external_agreement_no or null, $2 agreement_no or null,
 -- $3 provider
