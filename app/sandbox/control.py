@@ -286,6 +286,8 @@ _PAY_OPTIONS = {
     "late",
     "break_signature",
     "wait",
+    "sign",
+    "buyer",
 }
 
 
@@ -328,6 +330,8 @@ def _payment(options: Body) -> Payment:
         distinct_ids=flag_of(options, "distinct_ids", default=False),
         break_signature=flag_of(options, "break_signature", default=False),
         wait=flag_of(options, "wait", default=True),
+        sign=flag_of(options, "sign", default=True),
+        buyer=text_of(options, "buyer"),
         amount=_amount(options),
         app_id=text_of(options, "app_id"),
         seller_id=text_of(options, "seller_id"),

@@ -9,6 +9,7 @@ other than loopback unless it was allowed by name.
 """
 
 import asyncio
+import heapq
 import ipaddress
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
@@ -115,7 +116,8 @@ class Deliveries:
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
         self._notices: dict[str, Notice] = {}
         self._waiting: dict[str, Notice] = {}  # those with a next send; finished ones must not cost a scan
-        self._appointments: list[tuple[datetime, Action]] = []
+        self._appointments: list[tuple[datetime, int, Action]] = []  # a heap
+        self._appointments_made = 0
         self._sends: set[asyncio.Task[None]] = set()
         self._sends_made = 0
         self._rescheduled = asyncio.Event()
@@ -163,7 +165,8 @@ class Deliveries:
 
         A moving clock stops for it as for a send, and waits until it is done and what it sends is answered.
         """
-        self._appointments.append((due_at, action))
+        self._appointments_made += 1  # which keeps the order of asking
+        heapq.heappush(self._appointments, (due_at, self._appointments_made, action))
         self._rescheduled.set()
 
     async def resend(
@@ -228,17 +231,16 @@ class Deliveries:
 
     def _earliest_due(self) -> datetime | None:
         sends = (notice.next_at for notice in self._waiting.values() if notice.next_at)
-        return min((*sends, *(due_at for due_at, _ in self._appointments)), default=None)
+        return min((*sends, *(due_at for due_at, _, _ in self._appointments[:1])), default=None)
 
     def _start_due(self) -> None:
         now = self._clock.now()
         for notice in list(self._waiting.values()):
             if notice.next_at is not None and notice.next_at <= now:
                 self._start(notice, notice.next_at, 1)
-        due = [appointment for appointment in self._appointments if appointment[0] <= now]
-        for appointment in sorted(due, key=lambda one: one[0]):
-            self._appointments.remove(appointment)
-            self._keep(asyncio.create_task(appointment[1]()))
+        while self._appointments and self._appointments[0][0] <= now:
+            _, _, action = heapq.heappop(self._appointments)
+            self._keep(asyncio.create_task(action()))
 
     def _start(self, notice: Notice, due_at: datetime, copies: int) -> asyncio.Task[None]:
         self._set_next(notice, None)

@@ -68,7 +68,8 @@ class DeskRefusal(Exception):
 @dataclass(frozen=True, slots=True)
 class Payment:
     """One way of paying. The trade is always paid with its true amount by its true payer; only the notice may tell
-    otherwise.
+    otherwise. `buyer` says who that payer is, where the provider plays more than one, and with `sign` they also sign
+    the agreement that is offered with the trade, if any is.
 
     `times` copies of the notice go out at once, with `distinct_ids` under an id each. `amount` (yuan, any decimal
     text), `app_id`, `seller_id` (the merchant who is paid) and `payer` stand in the notice instead of the truth;
@@ -82,6 +83,8 @@ class Payment:
     distinct_ids: bool = False
     break_signature: bool = False
     wait: bool = True
+    sign: bool = True
+    buyer: str | None = None
     amount: str | None = None
     app_id: str | None = None
     seller_id: str | None = None

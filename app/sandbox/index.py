@@ -90,7 +90,7 @@ class IndexPage:
         return fragment(self._live_part())
 
     def _live_part(self) -> Markup:
-        return joined([self._trades(), self._clock(), self._faults()])
+        return joined([self._trades(), *self._world.index_sections(), self._clock(), self._faults()])
 
     def _trades(self) -> Markup:
         described = all_described(self._world.desks)[-NEWEST_SHOWN:]

@@ -66,6 +66,11 @@ button, a.button { display: block; width: 100%; min-height: 2.75rem; padding: .5
 button.primary, a.primary { background: var(--accent); border-color: var(--accent); color: var(--on-accent); }
 button:focus-visible, a:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 form { margin: 0; }
+input:not([type=checkbox]) { width: 100%; min-height: 2.75rem; padding: .5rem .75rem; border-radius: 10px;
+  border: 1px solid var(--line); background: var(--paper); color: var(--ink); font: inherit; }
+label.tick { display: flex; gap: .5rem; align-items: center; min-height: 2.75rem; }
+label.tick input { width: 1.25rem; height: 1.25rem; margin: 0; accent-color: var(--accent); }
+input:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 .actions { display: grid; gap: .75rem; }
 .choice { display: grid; gap: .25rem; }
 .row { display: flex; flex-wrap: wrap; gap: .5rem; margin-bottom: .5rem; }

@@ -10,6 +10,7 @@ from app.sandbox.clock import SandboxClock
 from app.sandbox.deliveries import Deliveries
 from app.sandbox.desks import AnyDesk
 from app.sandbox.faults import FaultQueue
+from app.sandbox.markup import Markup
 
 Record = dict[str, str]
 Callback = Callable[[], None]
@@ -29,11 +30,15 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one provider adds to the sandbox. `resets` forget what it remembers beside its desk's trades."""
+    """What one provider adds to the sandbox. `resets` forget what it remembers beside its desk's trades.
+
+    `index_sections` are what the index page shows of it beside the trades.
+    """
 
     routes: list[BaseRoute]
     desks: tuple[AnyDesk, ...] = ()
     resets: list[Callback] = field(default_factory=list)
+    index_sections: tuple[Callable[[], Markup], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,9 @@ class World:
     @property
     def desks(self) -> list[AnyDesk]:
         return [desk for part in self.parts for desk in part.desks]
+
+    def index_sections(self) -> Iterable[Markup]:
+        return (section() for part in self.parts for section in part.index_sections)
 
     def routes(self) -> Iterable[BaseRoute]:
         return (route for part in self.parts for route in part.routes)

@@ -1,7 +1,8 @@
 """What happens at the payer's end: paying in all the ways that test a merchant, and the notices that follow.
 
 The payer's page and /_control both come here. So do refunds once they were asked for: a partial one that succeeds sends
-a notice, one that empties the trade sends none unless the policy says so, and one that fails never does.
+a notice, one that empties the trade sends none unless the policy says so, and one that fails never does. And so do
+deductions that were accepted. An agreement offered with a payment is signed after it, and told of by itself.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from app.sandbox.alipay.accounts import PROVIDER
+from app.sandbox.alipay.agreement_desk import AgreementDesk, is_signable
+from app.sandbox.alipay.agreements import Agreement
+from app.sandbox.alipay.deductions import NOW, DeductionPolicy, Deductions, is_deduction
 from app.sandbox.alipay.errors import BusinessRefusal
 from app.sandbox.alipay.fields import format_amount
 from app.sandbox.alipay.notices import (
@@ -18,6 +22,7 @@ from app.sandbox.alipay.notices import (
     notification_fields,
     refund_fields,
 )
+from app.sandbox.alipay.payers import PAYER_ID
 from app.sandbox.alipay.refunds import Refunds
 from app.sandbox.alipay.trades import Refund, Trade, TradeBook, TradeStatus, new_notify_id
 from app.sandbox.clock import SandboxClock
@@ -64,10 +69,19 @@ class Desk:
     default_failure = "买家余额不足"
 
     def __init__(
-        self, book: TradeBook, refunds: Refunds, deliveries: Deliveries, clock: SandboxClock, public_url: str
+        self,
+        book: TradeBook,
+        refunds: Refunds,
+        deductions: Deductions,
+        agreements: AgreementDesk,
+        deliveries: Deliveries,
+        clock: SandboxClock,
+        public_url: str,
     ) -> None:
         self._book = book
         self._refunds = refunds
+        self._deductions = deductions
+        self._agreements = agreements
         self._deliveries = deliveries
         self._clock = clock
         self._public_url = public_url
@@ -92,12 +106,37 @@ class Desk:
         with _refusals_translated():
             for name, value in _overrides(payment).items():
                 _check_encodable(name, value, trade.codec)
-            self._book.pay(trade, late=payment.late)
+            _check_buyer(trade, payment.buyer)
+            if is_deduction(trade):
+                self._deductions.pay(trade, late=payment.late)
+            else:
+                self._book.pay(trade, late=payment.late)
+            trade.buyer_id = payment.buyer or trade.buyer_id
+        return [*await self._tell(trade, payment), *await self._sign_offered(trade, payment)]
+
+    async def _tell(self, trade: Trade, payment: Payment) -> list[Notice]:
         if not payment.notify or not trade.notify_url:
             return []
         if payment.distinct_ids:
             return [await self._notify(trade, payment, copies=1) for _ in range(payment.times)]
         return [await self._notify(trade, payment, copies=payment.times)]
+
+    async def _sign_offered(self, trade: Trade, payment: Payment) -> list[Notice]:
+        """The agreement offered with the payment, as far as it can be signed: the payment stands either way."""
+        agreement = self.offered_with(trade)
+        if agreement is None or not payment.sign:
+            return []
+        try:
+            return await self._agreements.sign(
+                agreement, payer=trade.buyer_id, notify=payment.notify, times=payment.times, wait=payment.wait
+            )
+        except DeskRefusal:
+            return []
+
+    def offered_with(self, trade: Trade) -> Agreement | None:
+        """The agreement that waits to be signed with this payment."""
+        agreement = trade.agreement
+        return agreement if agreement and not is_deduction(trade) and is_signable(agreement) else None
 
     async def close(self, trade: Trade, *, notify: bool) -> list[Notice]:
         """The provider closes an unpaid trade; Alipay's page products send no notice of that, others do."""
@@ -106,6 +145,21 @@ class Desk:
         if not notify or not trade.notify_url:
             return []
         return [await self._notify(trade, Payment(), copies=1)]
+
+    def follow_deduction(self, trade: Trade, policy: DeductionPolicy) -> None:
+        """See to what comes after a call that deducted; nothing of it before that call is answered."""
+        now = self._clock.now()
+        if policy.answer == NOW:
+            self._deliveries.call_at(now, lambda: self._tell_of_deduction(trade))
+        elif policy.settle_after is not None and trade.opened_at is not None:
+            self._deliveries.call_at(now + policy.settle_after, lambda: self._settle_deduction(trade, policy))
+
+    async def _settle_deduction(self, trade: Trade, policy: DeductionPolicy) -> None:
+        if self._deductions.settle(trade, policy):
+            await self._tell_of_deduction(trade)
+
+    async def _tell_of_deduction(self, trade: Trade) -> None:
+        await self._tell(trade, Payment())
 
     def set_refund_policy(self, policy: RefundPolicy) -> None:
         _check_known(policy.settle_as)
@@ -189,6 +243,9 @@ class Desk:
             "app_id": trade.account.app_id,
             "auth_app_id": trade.account.auth_app_id,
             "seller_id": trade.account.seller_id,
+            "buyer_id": trade.buyer_id,
+            "agreement_no": trade.agreement.agreement_no or None if trade.agreement else None,
+            "external_agreement_no": trade.agreement.terms.external_agreement_no or None if trade.agreement else None,
             "out_trade_no": trade.out_trade_no,
             "trade_no": trade.trade_no if exists else None,
             "transaction_id": trade.trade_no if exists else None,
@@ -231,11 +288,20 @@ class Desk:
     def reset(self) -> None:
         self._book.reset()
         self._refunds.reset()
+        self._deductions.reset()
+        self._agreements.reset()
 
 
 def _check_known(state: RefundState) -> None:
     if state is RefundState.ABNORMAL:
         raise DeskRefusal("REFUND_STATE_UNKNOWN", "Alipay knows no abnormal refunds", "settle as REFUNDED or FAILED")
+
+
+def _check_buyer(trade: Trade, buyer: str | None) -> None:
+    if buyer is not None and not PAYER_ID.fullmatch(buyer):
+        raise BusinessRefusal("ACQ.INVALID_PARAMETER", "付款人必须是 2088 开头的 16 位数字")
+    if buyer is not None and is_deduction(trade) and buyer != trade.buyer_id:
+        raise BusinessRefusal("ACQ.INVALID_PARAMETER", "扣款的付款人由协议决定")
 
 
 def _overrides(payment: Payment) -> dict[str, str]:

@@ -43,11 +43,17 @@ class GatewayRefusal(Refusal):
 
 
 class BusinessRefusal(Refusal):
-    """`echoed` are further fields of the answer, such as the zero amounts of a query for an unknown trade."""
+    """`echoed` are further fields of the answer, such as the zero amounts of a query for an unknown trade.
 
-    def __init__(self, sub_code: str, sub_msg: str, *, echoed: dict[str, object] | None = None) -> None:
+    `page_status` is the HTTP status where it is shown as a page; Alipay's is 200, but for one mistake.
+    """
+
+    def __init__(
+        self, sub_code: str, sub_msg: str, *, echoed: dict[str, object] | None = None, page_status: int = 200
+    ) -> None:
         super().__init__("40004", sub_code, sub_msg)
         self.echoed = echoed or {}
+        self.page_status = page_status
 
     def fields(self) -> dict[str, object]:
         return super().fields() | self.echoed

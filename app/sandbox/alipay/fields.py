@@ -139,7 +139,7 @@ def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # Checks. Each takes the field's name and value and raises when the value may not stand there.
 
 
-def _text(max_chars: int) -> Check:
+def text_up_to(max_chars: int) -> Check:
     def check(name: str, value: object) -> None:
         if not isinstance(value, str) or isinstance(value, JsonNumber):
             raise invalid_field(name, "必须是字符串")
@@ -151,8 +151,8 @@ def _text(max_chars: int) -> Check:
     return check
 
 
-def _matching(max_chars: int, pattern: re.Pattern[str], wanted: str) -> Check:
-    text = _text(max_chars)
+def matching(max_chars: int, pattern: re.Pattern[str], wanted: str) -> Check:
+    text = text_up_to(max_chars)
 
     def check(name: str, value: object) -> None:
         text(name, value)
@@ -163,18 +163,18 @@ def _matching(max_chars: int, pattern: re.Pattern[str], wanted: str) -> Check:
 
 
 def _subject(name: str, value: object) -> None:
-    _text(256)(name, value)
+    text_up_to(256)(name, value)
     if set("/=&") & set(str(value)):
         raise invalid_field(name, "不能含有 / = & 等特殊字符")
 
 
 def _body(name: str, value: object) -> None:
-    _text(128)(name, value)
+    text_up_to(128)(name, value)
     if _SUSPICIOUS.search(str(value)):
         raise GatewayRefusal("40002", "isv.suspected-attack", f"可疑的攻击请求：{name} 含有支付宝的关键参数名")
 
 
-def _one_of(*allowed: str) -> Check:
+def one_of(*allowed: str) -> Check:
     def check(name: str, value: object) -> None:
         if isinstance(value, JsonNumber) or value not in allowed:
             raise invalid_field(name, f"只能是 {'、'.join(allowed)}")
@@ -182,13 +182,18 @@ def _one_of(*allowed: str) -> Check:
     return check
 
 
-def _amount(name: str, value: object) -> None:
+def yuan(name: str, value: object) -> None:
     parse_amount(name, value)
 
 
-def _whole_number(name: str, value: object) -> None:
+def whole_number(name: str, value: object) -> None:
     if not isinstance(value, str) or not value.isascii() or not value.isdigit() or len(value) > 10:
         raise invalid_field(name, "必须是整数")
+
+
+def flag(name: str, value: object) -> None:
+    if value not in (True, False, "true", "false"):
+        raise invalid_field(name, "只能是 true 或 false")
 
 
 def _moment(name: str, value: object) -> None:
@@ -197,7 +202,7 @@ def _moment(name: str, value: object) -> None:
 
 
 def _timeout_text(name: str, value: object) -> None:
-    _text(6)(name, value)
+    text_up_to(6)(name, value)
     if value == "1c":
         return
     span = _span(str(value))
@@ -207,7 +212,7 @@ def _timeout_text(name: str, value: object) -> None:
         raise invalid_field(name, "必须在 1m 到 15d 之间")
 
 
-def _list_of(item: Check | None = None) -> Check:
+def list_of(item: Check | None = None) -> Check:
     def check(name: str, value: object) -> None:
         if not isinstance(value, list):
             raise invalid_field(name, "必须是数组，不能是字符串")
@@ -218,7 +223,7 @@ def _list_of(item: Check | None = None) -> Check:
     return check
 
 
-def _object(names: str = "", *, required: str = "") -> Check:
+def json_object(names: str = "", *, required: str = "") -> Check:
     """An object; with `names`, of these keys only."""
     allowed = frozenset(names.split())
 
@@ -235,96 +240,121 @@ def _object(names: str = "", *, required: str = "") -> Check:
     return check
 
 
-_GOODS = _object(
+_GOODS = json_object(
     "goods_id alipay_goods_id goods_name quantity price goods_category categories_tree body show_url out_item_id"
     " out_sku_id goods_ean_id",
     required="goods_id goods_name quantity price",
 )
-_EXTEND_PARAMS = _object(
+EXTEND_PARAMS = json_object(
     "sys_service_provider_id hb_fq_num hb_fq_seller_percent industry_reflux_info card_type specified_seller_name"
     " royalty_freeze credit_ext_info fq_num fq_seller_percent fq_channels trade_component_order_id"
     " tc_installment_order_id"
 )
-_AGREEMENT = _object(
+_AGREEMENT = json_object(
     "external_agreement_no external_logon_id personal_product_code sign_scene sign_validity_period sub_merchant"
     " third_party_type promo_params buckle_app_id buckle_merchant_id"
 )
-_OUT_TRADE_NO_FIELD = _matching(64, _OUT_TRADE_NO, "只能由字母、数字、下划线组成")
+OUT_TRADE_NO = matching(64, _OUT_TRADE_NO, "只能由字母、数字、下划线组成")
 
-_ORDER: dict[str, Field] = {
-    "out_trade_no": Field(_OUT_TRADE_NO_FIELD, required=True),
-    "total_amount": Field(_amount, required=True),
+ORDER: dict[str, Field] = {
+    "out_trade_no": Field(OUT_TRADE_NO, required=True),
+    "total_amount": Field(yuan, required=True),
     "subject": Field(_subject, required=True),
     "body": Field(_body),
     "time_expire": Field(_moment),
     "timeout_express": Field(_timeout_text),
-    "passback_params": Field(_matching(512, _URL_ENCODED, "必须先做 URL 编码")),
-    "goods_detail": Field(_list_of(_GOODS)),
-    "extend_params": Field(_EXTEND_PARAMS),
-    "business_params": Field(_object()),
-    "merchant_order_no": Field(_text(32)),
-    "store_id": Field(_text(32)),
-    "enable_pay_channels": Field(_text(128)),
-    "disable_pay_channels": Field(_text(128)),
-    "ext_user_info": Field(_object()),
-    "royalty_info": Field(_object()),
-    "settle_info": Field(_object()),
-    "sub_merchant": Field(_object()),
-    "query_options": Field(_list_of(_text(1024))),
+    "passback_params": Field(matching(512, _URL_ENCODED, "必须先做 URL 编码")),
+    "goods_detail": Field(list_of(_GOODS)),
+    "extend_params": Field(EXTEND_PARAMS),
+    "business_params": Field(json_object()),
+    "merchant_order_no": Field(text_up_to(32)),
+    "store_id": Field(text_up_to(32)),
+    "enable_pay_channels": Field(text_up_to(128)),
+    "disable_pay_channels": Field(text_up_to(128)),
+    "ext_user_info": Field(json_object()),
+    "royalty_info": Field(json_object()),
+    "settle_info": Field(json_object()),
+    "sub_merchant": Field(json_object()),
+    "query_options": Field(list_of(text_up_to(1024))),
 }
-_PAGE_ORDER: dict[str, Field] = _ORDER | {
-    "goods_type": Field(_one_of("0", "1")),
-    "invoice_info": Field(_object()),
-    "promo_params": Field(_text(512)),
+_PAGE_ORDER: dict[str, Field] = ORDER | {
+    "goods_type": Field(one_of("0", "1")),
+    "invoice_info": Field(json_object()),
+    "promo_params": Field(text_up_to(512)),
 }
 
 PAGE_PAY: dict[str, Field] = _PAGE_ORDER | {
-    "product_code": Field(_one_of("FAST_INSTANT_TRADE_PAY"), required=True),
-    "qr_pay_mode": Field(_one_of("0", "1", "2", "3", "4")),
-    "qrcode_width": Field(_whole_number),
-    "integration_type": Field(_one_of("PCWEB", "ALIAPP")),
-    "request_from_url": Field(_text(256)),
+    "product_code": Field(one_of("FAST_INSTANT_TRADE_PAY"), required=True),
+    "qr_pay_mode": Field(one_of("0", "1", "2", "3", "4")),
+    "qrcode_width": Field(whole_number),
+    "integration_type": Field(one_of("PCWEB", "ALIAPP")),
+    "request_from_url": Field(text_up_to(256)),
     "agreement_sign_params": Field(_AGREEMENT),
 }
 WAP_PAY: dict[str, Field] = _PAGE_ORDER | {
-    "product_code": Field(_one_of("QUICK_WAP_WAY"), required=True),
-    "quit_url": Field(_matching(400, re.compile(r"https?://\S+"), "必须是 http(s) 绝对地址")),
-    "seller_id": Field(_text(32)),
-    "auth_token": Field(_text(40)),
-    "specified_channel": Field(_text(128)),
+    "product_code": Field(one_of("QUICK_WAP_WAY"), required=True),
+    "quit_url": Field(matching(400, re.compile(r"https?://\S+"), "必须是 http(s) 绝对地址")),
+    "seller_id": Field(text_up_to(32)),
+    "auth_token": Field(text_up_to(40)),
+    "specified_channel": Field(text_up_to(128)),
 }
-PRECREATE: dict[str, Field] = _ORDER | {
-    "product_code": Field(_one_of("QR_CODE_OFFLINE", "FACE_TO_FACE_PAYMENT")),
-    "seller_id": Field(_text(32)),
-    "operator_id": Field(_text(28)),
-    "terminal_id": Field(_text(32)),
-    "alipay_store_id": Field(_text(32)),
-    "discountable_amount": Field(_amount),
-    "undiscountable_amount": Field(_amount),
+PRECREATE: dict[str, Field] = ORDER | {
+    "product_code": Field(one_of("QR_CODE_OFFLINE", "FACE_TO_FACE_PAYMENT")),
+    "seller_id": Field(text_up_to(32)),
+    "operator_id": Field(text_up_to(28)),
+    "terminal_id": Field(text_up_to(32)),
+    "alipay_store_id": Field(text_up_to(32)),
+    "discountable_amount": Field(yuan),
+    "undiscountable_amount": Field(yuan),
     "qr_code_timeout_express": Field(_timeout_text),
-    "code_type": Field(_text(32)),
-    "buyer_logon_id": Field(_text(100)),
-    "payment_type": Field(_text(32)),
-    "bkagent_req_info": Field(_object()),
+    "code_type": Field(text_up_to(32)),
+    "buyer_logon_id": Field(text_up_to(100)),
+    "payment_type": Field(text_up_to(32)),
+    "bkagent_req_info": Field(json_object()),
 }
 _EITHER_NUMBER: dict[str, Field] = {
-    "out_trade_no": Field(_OUT_TRADE_NO_FIELD),
-    "trade_no": Field(_matching(64, re.compile(r"[0-9]+"), "只能由数字组成")),
+    "out_trade_no": Field(OUT_TRADE_NO),
+    "trade_no": Field(matching(64, re.compile(r"[0-9]+"), "只能由数字组成")),
 }
-QUERY: dict[str, Field] = _EITHER_NUMBER | {"query_options": Field(_list_of(_text(1024))), "org_pid": Field(_text(16))}
+QUERY: dict[str, Field] = _EITHER_NUMBER | {
+    "query_options": Field(list_of(text_up_to(1024))),
+    "org_pid": Field(text_up_to(16)),
+}
 REFUND: dict[str, Field] = _EITHER_NUMBER | {
-    "refund_amount": Field(_amount, required=True),
-    "out_request_no": Field(_text(64)),
-    "refund_reason": Field(_text(256)),
-    "refund_goods_detail": Field(_list_of(_object())),
-    "refund_royalty_parameters": Field(_list_of(_object())),
-    "operator_id": Field(_text(30)),
-    "store_id": Field(_text(32)),
-    "terminal_id": Field(_text(32)),
-    "query_options": Field(_list_of(_one_of("refund_detail_item_list", "deposit_back_info"))),
+    "refund_amount": Field(yuan, required=True),
+    "out_request_no": Field(text_up_to(64)),
+    "refund_reason": Field(text_up_to(256)),
+    "refund_goods_detail": Field(list_of(json_object())),
+    "refund_royalty_parameters": Field(list_of(json_object())),
+    "operator_id": Field(text_up_to(30)),
+    "store_id": Field(text_up_to(32)),
+    "terminal_id": Field(text_up_to(32)),
+    "query_options": Field(list_of(one_of("refund_detail_item_list", "deposit_back_info"))),
 }
 REFUND_QUERY: dict[str, Field] = _EITHER_NUMBER | {
-    "out_request_no": Field(_text(64), required=True),
-    "query_options": Field(_list_of(_one_of("refund_detail_item_list", "gmt_refund_pay", "deposit_back_info"))),
+    "out_request_no": Field(text_up_to(64), required=True),
+    "query_options": Field(list_of(one_of("refund_detail_item_list", "gmt_refund_pay", "deposit_back_info"))),
 }
-CLOSE: dict[str, Field] = _EITHER_NUMBER | {"operator_id": Field(_text(28)), "extend_params": Field(_EXTEND_PARAMS)}
+CLOSE: dict[str, Field] = _EITHER_NUMBER | {"operator_id": Field(text_up_to(28)), "extend_params": Field(EXTEND_PARAMS)}
+
+_AGREEMENT_PRODUCTS = ("CYCLE_PAY_AUTH", "GENERAL_WITHHOLDING")
+APP_PAY: dict[str, Field] = _PAGE_ORDER | {
+    "product_code": Field(one_of("QUICK_MSECURITY_PAY", *_AGREEMENT_PRODUCTS), required=True),
+    "seller_id": Field(text_up_to(32)),
+    "specified_channel": Field(text_up_to(128)),
+    "agreement_sign_params": Field(json_object()),
+}
+# A deduction under an agreement: of the method's other uses (a code that was scanned, a face) nothing is played.
+DEDUCT: dict[str, Field] = ORDER | {
+    "product_code": Field(one_of(*_AGREEMENT_PRODUCTS), required=True),
+    "agreement_params": Field(
+        json_object("agreement_no auth_confirm_no apply_token deduct_permission", required="agreement_no"),
+        required=True,
+    ),
+    "is_async_pay": Field(flag),
+    "pay_params": Field(json_object("async_type retry_type")),
+    "seller_id": Field(text_up_to(32)),
+    "buyer_id": Field(text_up_to(28)),
+    "operator_id": Field(text_up_to(28)),
+    "terminal_id": Field(text_up_to(32)),
+}

@@ -3,14 +3,14 @@
     {"alipay_trade_query_response":{…},"sign":"…"}                          signed: successes and 40004
     {"alipay_trade_query_response":{"code":"40002",…}}                      unsigned: the gateway itself refused
     {"error_response":{"code":"40002",…}}                                   … and does not know the method
-    302 to the payer's page, or a GBK page with the error                   page.pay and wap.pay
+    302 to the payer's page, or a GBK page with the error                   pages: paying, signing
 
 The HTTP status is 200 for all of these and the JSON comes as text/html, as from Alipay.
 """
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from app.sandbox.alipay.accounts import Account
 from app.sandbox.alipay.callers import Call, verify_call
 from app.sandbox.alipay.errors import BusinessRefusal, GatewayRefusal, Refusal
-from app.sandbox.alipay.methods import Methods, unknown_method
+from app.sandbox.alipay.methods import unknown_method
 from app.sandbox.alipay.pages import error_page
 from app.sandbox.alipay.parameters import Parameters, parse_parameters
 from app.sandbox.alipay.signing import sign
@@ -32,17 +32,21 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Gateway:
+    """`pages` answer with a path of this host, `executes` with the fields of a success."""
+
     def __init__(
         self,
         *,
         accounts: Mapping[str, Account],
-        methods: Methods,
+        pages: Mapping[str, Callable[[Call], str]],
+        executes: Mapping[str, Callable[[Call], dict[str, object]]],
         clock: SandboxClock,
         faults: FaultQueue,
         calls: CallCounter,
     ) -> None:
         self._accounts = accounts
-        self._methods = methods
+        self._pages = pages
+        self._executes = executes
         self._clock = clock
         self._faults = faults
         self._calls = calls
@@ -89,10 +93,10 @@ class Gateway:
         self, parameters: Parameters, *, refusal: BusinessRefusal | None = None, break_signature: bool = False
     ) -> Response:
         method = parameters.get("method")
-        is_page = method in self._methods.page
+        is_page = method in self._pages
         try:
             call = verify_call(parameters, self._accounts, self._clock, opened_in_browser=is_page)
-            if not is_page and method not in self._methods.execute:
+            if not is_page and method not in self._executes:
                 raise unknown_method(method)
         except GatewayRefusal as refused:
             return self._refused(parameters, refused)
@@ -100,8 +104,8 @@ class Gateway:
             if refusal is not None:
                 raise refusal
             if is_page:
-                return RedirectResponse(f"/alipay/pay/{self._methods.open_page(call).token}", status_code=302)
-            fields: dict[str, object] = {"code": "10000", "msg": "Success", **self._methods.execute[method](call)}
+                return RedirectResponse(self._pages[method](call), status_code=302)
+            fields: dict[str, object] = {"code": "10000", "msg": "Success", **self._executes[method](call)}
         except GatewayRefusal as refused:
             return self._refused(parameters, refused)
         except BusinessRefusal as refused:
@@ -112,9 +116,9 @@ class Gateway:
 
     def _refused(self, parameters: Parameters, refusal: Refusal) -> Response:
         method = parameters.get("method")
-        if method in self._methods.page:
+        if method in self._pages:
             return error_page(refusal)
-        key = _response_key(method) if method in self._methods.execute else "error_response"
+        key = _response_key(method) if method in self._executes else "error_response"
         return _json_answer(key, refusal.fields(), codec=parameters.codec)
 
 

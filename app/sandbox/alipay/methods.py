@@ -1,11 +1,10 @@
 """What each method does with a verified call: its fields, the trade, the answer's fields.
 
-Every function returns the business fields of a success or raises a Refusal; signing and framing are the gateway's.
+Every function returns the business fields of a success, or for a page where it is, or raises a Refusal; signing and
+framing are the gateway's.
 """
 
-import secrets
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.sandbox.alipay.callers import Call, check_fresh
@@ -20,28 +19,23 @@ from app.sandbox.alipay.fields import (
     WAP_PAY,
     Field,
     check_fields,
-    expiry_of,
     format_amount,
     parse_amount,
     read_biz_content,
     timeout_of,
 )
+from app.sandbox.alipay.orders import PAGE_TIMEOUT, QR_TIMEOUT, new_trade
+from app.sandbox.alipay.payers import logon_id_of
 from app.sandbox.alipay.refunds import Refunds, check_amount_without_number
 from app.sandbox.alipay.trades import (
     QR_CODE_LIFE,
     Product,
     Refund,
-    Terms,
     Trade,
     TradeBook,
     TradeStatus,
-    new_trade_no,
 )
 from app.sandbox.clock import SandboxClock, format_beijing
-
-BUYER_ID = "2088720000000088"
-BUYER_LOGON_ID = "sha***@sandbox.com"
-PAGE_TIMEOUT, QR_TIMEOUT = timedelta(days=15), timedelta(hours=3)
 
 
 class Methods:
@@ -64,11 +58,11 @@ class Methods:
         self._follow_refund = follow_refund
         self._clock = clock
         self._public_url = public_url
-        self.page: dict[str, tuple[Product, dict[str, Field]]] = {
-            "alipay.trade.page.pay": (Product.PAGE, PAGE_PAY),
-            "alipay.trade.wap.pay": (Product.WAP, WAP_PAY),
+        self.page: Mapping[str, Callable[[Call], str]] = {
+            "alipay.trade.page.pay": lambda call: self._open_page(call, Product.PAGE, PAGE_PAY),
+            "alipay.trade.wap.pay": lambda call: self._open_page(call, Product.WAP, WAP_PAY),
         }
-        self.execute: dict[str, Callable[[Call], dict[str, object]]] = {
+        self.execute: Mapping[str, Callable[[Call], dict[str, object]]] = {
             "alipay.trade.precreate": self._precreate,
             "alipay.trade.query": self._query,
             "alipay.trade.close": self._close,
@@ -76,22 +70,22 @@ class Methods:
             "alipay.trade.fastpay.refund.query": self._refund_query,
         }
 
-    def open_page(self, call: Call) -> Trade:
-        """The payment page of a page.pay or wap.pay link; the trade itself begins when the page is shown.
+    def _open_page(self, call: Call, product: Product, fields: dict[str, Field]) -> str:
+        """Where the payment page of a page.pay or wap.pay link is; the trade itself begins when the page is shown.
 
         A link that names its own timeout may be opened until then; any other is as fresh as an ordinary call.
         """
-        product, fields = self.page[call.method]
         content = read_biz_content(call.biz_content)
         check_fields(content, fields)
         if not {"time_expire", "timeout_express"} & content.keys():
             check_fresh(call.generated_at, self._clock)
-        return self._book.offer(self._new_trade(call, content, product, default_timeout=PAGE_TIMEOUT))
+        trade = new_trade(call, content, product, self._clock, default_timeout=PAGE_TIMEOUT)
+        return f"/alipay/pay/{self._book.offer(trade).token}"
 
     def _precreate(self, call: Call) -> dict[str, object]:
         content = read_biz_content(call.biz_content)
         check_fields(content, PRECREATE)
-        trade = self._new_trade(call, content, Product.QR, default_timeout=QR_TIMEOUT)
+        trade = new_trade(call, content, Product.QR, self._clock, default_timeout=QR_TIMEOUT)
         code_life = timeout_of(content, "qr_code_timeout_express", generated_at=call.generated_at, default=QR_CODE_LIFE)
         trade.qr_code_expires_at = self._clock.now() + code_life
         trade = self._book.offer(trade)
@@ -103,13 +97,13 @@ class Methods:
     def _query(self, call: Call) -> dict[str, object]:
         content = read_biz_content(call.biz_content)
         check_fields(content, QUERY)
-        nothing_paid = _amounts(0)
+        nothing_paid = amounts(0)
         trade = self._existing(call, content, echoed={"out_trade_no": content.get("out_trade_no", ""), **nothing_paid})
         terms = trade.terms
         answer: dict[str, object] = {
-            "buyer_logon_id": BUYER_LOGON_ID,
-            **_amounts(terms.total_amount_fen if trade.is_paid else 0),
-            "buyer_user_id": BUYER_ID,
+            "buyer_logon_id": logon_id_of(trade.buyer_id),
+            **amounts(terms.total_amount_fen if trade.is_paid else 0),
+            "buyer_user_id": trade.buyer_id,
             "buyer_user_type": "PRIVATE",
             "out_trade_no": trade.out_trade_no,
             "subject": terms.subject,
@@ -151,8 +145,8 @@ class Methods:
         if is_new:
             self._follow_refund(trade, refund)
         answer: dict[str, object] = {
-            "buyer_logon_id": BUYER_LOGON_ID,
-            "buyer_user_id": BUYER_ID,
+            "buyer_logon_id": logon_id_of(trade.buyer_id),
+            "buyer_user_id": trade.buyer_id,
             "fund_change": "Y" if is_new and refund.refunded_at else "N",
             "out_trade_no": trade.out_trade_no,
             "refund_fee": format_amount(trade.refunded_fen),
@@ -195,33 +189,6 @@ class Methods:
             raise BusinessRefusal("ACQ.TRADE_NOT_EXIST", "交易不存在", echoed=echoed)
         return trade
 
-    def _new_trade(self, call: Call, content: dict[str, Any], product: Product, *, default_timeout: timedelta) -> Trade:
-        if content.get("seller_id", call.account.seller_id) != call.account.seller_id:
-            raise BusinessRefusal("ACQ.PARTNER_ERROR", "收款方 seller_id 与应用所属商户不一致")
-        return Trade(
-            account=call.account,
-            out_trade_no=content["out_trade_no"],
-            terms=Terms(
-                product=product,
-                app_id=call.account.app_id,
-                product_code=content.get("product_code", ""),
-                total_amount_fen=parse_amount("total_amount", content["total_amount"]),
-                subject=content["subject"],
-                body=content.get("body", ""),
-                passback_params=content.get("passback_params", ""),
-            ),
-            charset=call.charset,
-            codec=call.codec,
-            notify_url=call.notify_url,
-            return_url=call.return_url,
-            quit_url=content.get("quit_url", ""),
-            created_at=self._clock.now(),
-            expires_at=expiry_of(content, generated_at=call.generated_at, default=default_timeout),
-            qr_code_expires_at=None,
-            token=secrets.token_urlsafe(18),
-            trade_no=new_trade_no(self._clock.now()),
-        )
-
 
 def _asked_for(refund: Refund, options: Sequence[str]) -> dict[str, object]:
     """What an answer about a refund holds only on request. The buyer's money never went through a bank here."""
@@ -241,7 +208,7 @@ def unknown_method(method: str) -> GatewayRefusal:
     return GatewayRefusal("40002", "isv.invalid-method", "不存在的方法名")
 
 
-def _amounts(fen: int) -> dict[str, object]:
+def amounts(fen: int) -> dict[str, object]:
     """The amounts of an answer that are zero until the payer paid."""
     amount = format_amount(fen)
     return {

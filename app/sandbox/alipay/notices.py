@@ -11,8 +11,8 @@ from urllib.parse import urlencode, urlsplit
 
 from app.sandbox.alipay.accounts import Account
 from app.sandbox.alipay.fields import format_amount
-from app.sandbox.alipay.methods import BUYER_ID, BUYER_LOGON_ID
-from app.sandbox.alipay.signing import notification_text, sign
+from app.sandbox.alipay.payers import logon_id_of
+from app.sandbox.alipay.signing import notification_text, request_text, sign
 from app.sandbox.alipay.trades import Product, Refund, Trade
 from app.sandbox.clock import format_beijing
 from app.sandbox.deliveries import Message
@@ -53,10 +53,14 @@ def notification_fields(trade: Trade, notify_id: str) -> dict[str, str]:
         "trade_status": trade.status.value,
         "total_amount": amount,
         "seller_id": account.seller_id,
-        "buyer_id": BUYER_ID,
-        "buyer_logon_id": BUYER_LOGON_ID,
+        "buyer_id": trade.buyer_id,
+        "buyer_logon_id": logon_id_of(trade.buyer_id),
         "subject": terms.subject,
     }
+    if trade.agreement and terms.product is Product.DEDUCTION:
+        fields["agreement_no"] = terms.agreement_no
+        if external_no := trade.agreement.terms.external_agreement_no:
+            fields["external_agreement_no"] = external_no
     if terms.body:
         fields["body"] = terms.body
     if terms.passback_params:
@@ -90,11 +94,22 @@ def refund_fields(trade: Trade, refund: Refund) -> dict[str, str]:
 
 
 def compose_notification(
-    account: Account, fields: Mapping[str, str], codec: str, sent_at: datetime, *, break_signature: bool = False
+    account: Account,
+    fields: Mapping[str, str],
+    codec: str,
+    sent_at: datetime,
+    *,
+    break_signature: bool = False,
+    keeps_sign_type: bool = False,
 ) -> Message:
-    """The form body of one send. A broken signature is a well-formed one over something else."""
+    """The form body of one send. A broken signature is a well-formed one over something else.
+
+    Some notices, and some say those of agreements, are signed as requests are: `sign_type` stays.
+    """
     signed = {**fields, "notify_time": format_beijing(sent_at)}
-    text = notification_text(signed) + ("&broken=1" if break_signature else "")
+    text = (request_text(signed) if keeps_sign_type else notification_text(signed)) + (
+        "&broken=1" if break_signature else ""
+    )
     signed["sign"] = sign(account.alipay_private_key, text.encode(codec))
     return Message(
         headers={"content-type": f"application/x-www-form-urlencoded; charset={fields['charset']}"},
@@ -107,12 +122,11 @@ def return_url(trade: Trade, now: datetime) -> str:
 
     Parameters the merchant's own URL carries stay in front and are not part of the signature.
     """
-    product = Product.WAP if trade.terms.product is Product.WAP else Product.PAGE
     parameters = {
         "app_id": trade.account.app_id,
         "auth_app_id": trade.account.auth_app_id,
         "charset": trade.charset,
-        "method": f"alipay.trade.{product.value}.pay.return",
+        "method": f"alipay.trade.{trade.terms.product.value}.pay.return",
         "out_trade_no": trade.out_trade_no,
         "seller_id": trade.account.seller_id,
         "sign_type": "RSA2",

@@ -6,12 +6,16 @@ POST /alipay/pay/{token}/{action}   a button
 GET  /alipay/qr/{token}             what the QR code of precreate holds; leads to the first
 """
 
+from urllib.parse import parse_qs
+
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from app.sandbox.alipay.agreement_pages import terms_lines
+from app.sandbox.alipay.agreements import Agreement
 from app.sandbox.alipay.desk import Desk, state_of
-from app.sandbox.alipay.errors import Refusal
+from app.sandbox.alipay.errors import BusinessRefusal, Refusal
 from app.sandbox.alipay.fields import format_amount
 from app.sandbox.alipay.notices import return_url
 from app.sandbox.alipay.trades import Product, Trade, TradeStatus
@@ -24,7 +28,13 @@ from app.sandbox.pages import fragment, framed, live
 WRONG_APP_ID = "2021999999999999"
 WRONG_SELLER_ID = "2088999999999999"
 
-PRODUCT_WORDS = {Product.PAGE: "电脑网站支付", Product.WAP: "手机网站支付", Product.QR: "订单码支付"}
+PRODUCT_WORDS = {
+    Product.PAGE: "电脑网站支付",
+    Product.WAP: "手机网站支付",
+    Product.QR: "订单码支付",
+    Product.APP: "APP 支付",
+    Product.DEDUCTION: "自动扣款",
+}
 
 
 def _scenarios(trade: Trade) -> dict[str, Scenario]:
@@ -67,7 +77,21 @@ _HEAD = """<h1>支付宝沙箱 · {product}</h1>
 <p class="quiet">这里的钱不是真的。付款人的手机由这个页面代替。</p>
 {live}"""
 
-_ERROR = """<h1>支付宝沙箱：无法打开付款页面</h1>
+# A box that is not ticked sends nothing, so the hidden one says that there was a box.
+_PAY_AND_SIGN = """<section class="actions">
+<h2>支付并签约</h2>
+<dl>{terms}</dl>
+<form method="post" action="{action}" class="choice">
+<label for="buyer">付款人</label>
+<input id="buyer" name="buyer" value="{buyer}" inputmode="numeric" pattern="2088[0-9]{{12}}" autocomplete="off">
+<input type="hidden" name="sign" value="no">
+<label class="tick"><input type="checkbox" name="sign" value="yes" checked> 同意自动扣款协议</label>
+<button class="primary">确认付款 ¥{amount}</button>
+<p class="quiet">先付款，再签约；两件事各有一条通知。不勾选就只付款。</p>
+</form>
+</section>"""
+
+_ERROR = """<h1>支付宝沙箱：无法打开页面</h1>
 <section>
 <p class="state bad">{message}</p>
 <dl>
@@ -78,9 +102,10 @@ _ERROR = """<h1>支付宝沙箱：无法打开付款页面</h1>
 
 
 def error_page(refusal: Refusal) -> Response:
-    """What a payer sees when the merchant's link is wrong: HTTP 200, HTML, GBK, as from Alipay."""
+    """What a payer sees when the merchant's link is wrong: HTTP 200 but for one mistake, HTML, GBK, as from Alipay."""
     body = fill(_ERROR, message=refusal.sub_msg, sub_code=refusal.sub_code, code=refusal.code)
-    return framed("支付宝沙箱：出错了", body, charset="gbk")
+    status = refusal.page_status if isinstance(refusal, BusinessRefusal) else 200
+    return framed("支付宝沙箱：出错了", body, charset="gbk", status=status)
 
 
 class PayerPages:
@@ -120,12 +145,12 @@ class PayerPages:
         if trade is None:
             return _unknown_link()
         try:
-            goes_to = await self._do(trade, action)
+            goes_to = await self._do(trade, action, await _choices(request))
         except DeskRefusal as refusal:
             return self._page(trade, refusal)
         return RedirectResponse(goes_to or f"/alipay/pay/{trade.token}", status_code=303)
 
-    async def _do(self, trade: Trade, action: str) -> str:
+    async def _do(self, trade: Trade, action: str, choices: dict[str, list[str]]) -> str:
         """Do what the button says; the URL to go to, or an empty text for the page itself."""
         if action == "fail":
             self._desk.fail(trade, self._desk.default_failure)
@@ -136,7 +161,9 @@ class PayerPages:
         scenario = _scenarios(trade).get(action)
         if scenario is None and action != "pay":
             raise DeskRefusal("ACQ.INVALID_PARAMETER", "没有这个按钮")
-        await self._desk.pay(trade, scenario.payment if scenario else Payment(wait=False))
+        buyer = choices.get("buyer", [""])[-1].strip() or None
+        plain = Payment(wait=False, buyer=buyer, sign=choices.get("sign") != ["no"])
+        await self._desk.pay(trade, scenario.payment if scenario else plain)
         returns = trade.return_url and trade.terms.product is not Product.QR and (scenario is None or scenario.returns)
         return return_url(trade, self._clock.now()) if returns else ""
 
@@ -160,8 +187,10 @@ class PayerPages:
             return Markup("")
         waiting = trade.status is TradeStatus.WAIT_BUYER_PAY
         amount = format_amount(trade.terms.total_amount_fen)
+        offered = self._desk.offered_with(trade)
+        pay = _button(trade, "pay", f"确认付款 ¥{amount}", "付款成功，通知商户并返回商户页面。", primary=True)
         main = [
-            _button(trade, "pay", f"确认付款 ¥{amount}", "付款成功，通知商户并返回商户页面。", primary=True),
+            _pay_and_sign(trade, offered) if offered else pay,
             _button(trade, "fail", "付款失败", "余额不足，交易继续等待付款。"),
             _button(trade, "close", "关闭交易", "支付宝关闭这笔未付的交易。"),
         ]
@@ -190,6 +219,22 @@ def _summary(trade: Trade) -> Markup:
         expires_at=trade.expires_at,
         paid_at=trade.paid_at,
         closed_at=trade.closed_at,
+    )
+
+
+async def _choices(request: Request) -> dict[str, list[str]]:
+    """The fields of the form whose button was pressed."""
+    return parse_qs((await request.body()).decode("utf-8", "replace"))
+
+
+def _pay_and_sign(trade: Trade, offered: Agreement) -> Markup:
+    """The button for paying, with the agreement that is signed by it unless the payer says no."""
+    return fill(
+        _PAY_AND_SIGN,
+        terms=terms_lines(offered),
+        action=f"/alipay/pay/{trade.token}/pay",
+        buyer=trade.buyer_id,
+        amount=format_amount(trade.terms.total_amount_fen),
     )
 
 

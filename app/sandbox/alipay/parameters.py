@@ -28,13 +28,18 @@ class Parameters:
         return self.values.get(name, "")
 
     def number_hint(self) -> str:
-        """The `out_trade_no` a call seems to be about, before anything is verified; for counting and faults only."""
+        """The number a call seems to be about, before anything is verified; for counting and faults only.
+
+        The `out_trade_no`, or else the merchant's number of an agreement, or else Alipay's.
+        """
         try:
             content = json.loads(self.get("biz_content"))
         except (ValueError, RecursionError):
             return ""
-        number = content.get("out_trade_no") if isinstance(content, dict) else None
-        return number if isinstance(number, str) else ""
+        if not isinstance(content, dict):
+            return ""
+        numbers = (content.get(name) for name in ("out_trade_no", "external_agreement_no", "agreement_no"))
+        return next((number for number in numbers if number and isinstance(number, str)), "")
 
 
 def parse_parameters(query: bytes, body: bytes) -> Parameters:

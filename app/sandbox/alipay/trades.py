@@ -17,7 +17,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.sandbox.alipay.accounts import Account
+from app.sandbox.alipay.agreements import Agreement, SignTerms
 from app.sandbox.alipay.errors import BusinessRefusal
+from app.sandbox.alipay.payers import BUYER_ID
 from app.sandbox.clock import SandboxClock, format_beijing
 from app.sandbox.desks import RefundState
 
@@ -38,11 +40,16 @@ class Product(StrEnum):
     PAGE = "page"
     WAP = "wap"
     QR = "qr"
+    APP = "app"
+    DEDUCTION = "deduction"
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the merchant asked for. A second request for the same number must agree in all of it."""
+    """What the merchant asked for. A second request for the same number must agree in all of it.
+
+    `agreement_no` is of a deduction, `signing` of a payment with which the payer may sign an agreement.
+    """
 
     product: Product
     app_id: str
@@ -51,6 +58,8 @@ class Terms:
     subject: str
     body: str
     passback_params: str
+    agreement_no: str = ""
+    signing: SignTerms | None = None
 
 
 @dataclass(slots=True)
@@ -69,7 +78,10 @@ class Refund:
 
 @dataclass(slots=True)
 class Trade:
-    """`token` is the unguessable part of the payer's link; `trade_no` is Alipay's number, shown once opened."""
+    """`token` is the unguessable part of the payer's link; `trade_no` is Alipay's number, shown once opened.
+
+    `agreement` is the one a deduction is made under, or the one that is offered with a payment.
+    """
 
     account: Account
     out_trade_no: str
@@ -84,6 +96,8 @@ class Trade:
     qr_code_expires_at: datetime | None
     token: str
     trade_no: str
+    buyer_id: str = BUYER_ID
+    agreement: Agreement | None = None
     status: TradeStatus = TradeStatus.NOT_OPENED
     opened_at: datetime | None = None
     paid_at: datetime | None = None
@@ -117,6 +131,7 @@ class TradeBook:
     def __init__(self, clock: SandboxClock) -> None:
         self._clock = clock
         self._by_number: dict[tuple[str, str], Trade] = {}
+        self._sellers: dict[str, list[str]] = {}  # of each number
         self._by_trade_no: dict[tuple[str, str], Trade] = {}
         self._by_token: dict[str, Trade] = {}
 
@@ -131,7 +146,10 @@ class TradeBook:
             return self._resumed(known, trade)
         if trade.expires_at <= self._clock.now():
             raise BusinessRefusal("ACQ.NOW_TIME_AFTER_EXPIRE_TIME_ERROR", "当前时间已超过该笔交易的超时时间")
-        self._by_number[trade.account.seller_id, trade.out_trade_no] = trade
+        seller_id, number = trade.account.seller_id, trade.out_trade_no
+        if (seller_id, number) not in self._by_number:
+            self._sellers.setdefault(number, []).append(seller_id)
+        self._by_number[seller_id, number] = trade
         self._by_token[trade.token] = trade
         return trade
 
@@ -197,6 +215,10 @@ class TradeBook:
         self.expire(trade)
         return trade
 
+    def find_issued(self, seller_id: str, out_trade_no: str) -> Trade | None:
+        """Also one that was not opened yet."""
+        return self._by_number.get((seller_id, out_trade_no))
+
     def find_by_token(self, token: str) -> Trade | None:
         trade = self._by_token.get(token)
         if trade is not None:
@@ -205,13 +227,17 @@ class TradeBook:
 
     def listed(self, *, out_trade_no: str | None = None) -> list[Trade]:
         """Issued and existing trades, oldest first."""
-        trades = [trade for trade in self._by_number.values() if out_trade_no in (None, trade.out_trade_no)]
+        if out_trade_no is None:
+            trades = list(self._by_number.values())
+        else:
+            trades = [self._by_number[seller_id, out_trade_no] for seller_id in self._sellers.get(out_trade_no, ())]
         for trade in trades:
             self.expire(trade)
         return trades
 
     def reset(self) -> None:
         self._by_number.clear()
+        self._sellers.clear()
         self._by_trade_no.clear()
         self._by_token.clear()
 
