@@ -3,8 +3,10 @@
 A code is looked up by its last dotted part, because one fault goes by several spellings: ACQ.TRADE_NOT_EXIST and
 TRADE_NOT_EXIST, ACQ.SYSTEM_ERROR and AQC.SYSTEM_ERROR, isp.unknow-error and aop.unknow-error.
 
-Source: the error enums of page.pay, wap.pay, precreate, query, close and refund in alipay-sdk-php-all@d95249a3
-(v3/src/Model), and the gateway's codes in its public documentation, read 2026-09-11.
+What a refused deduction means stands in deduction_refusals.py.
+
+Source: the error enums of page.pay, wap.pay, precreate, query, close, refund and of the calls about agreements in
+alipay-sdk-php-all@d95249a3 (v3/src/Model), and the gateway's codes in its public documentation, read 2026-09-11.
 """
 
 from typing import NamedTuple
@@ -16,6 +18,11 @@ class Explanation(NamedTuple):
     english: str
     chinese: str
 
+
+_NO_SUCH_PAYER = Explanation(
+    "The payer's Alipay account no longer exists. Another account has to sign.",
+    "用户支付宝账户不存在：需要使用其他账户重新签约。",
+)
 
 _BY_SUB_CODE: dict[str, Explanation] = {
     # Gateway: the call itself
@@ -199,6 +206,70 @@ _BY_SUB_CODE: dict[str, Explanation] = {
     "TRADE_HAS_FINISHED": Explanation(
         "The trade is finished: it is paid and can no longer be refunded.",
         "交易已完结：已支付且不可退款。",
+    ),
+    # Agreements: asking, cancelling, putting off
+    "USER_AGREEMENT_NOT_EXIST": Explanation(
+        "Alipay has no such agreement: the payer has not signed it yet, or it is over.",
+        "协议不存在：用户尚未签约或已解约。",
+    ),
+    "AGREEMENT_NOT_EXIST": Explanation(
+        "Alipay has no such agreement: the payer has not signed it yet, or it is over.",
+        "协议不存在：用户尚未签约或已解约。",
+    ),
+    "AGREEMENT_HAS_UNSIGNED": Explanation(
+        "The agreement is cancelled already. A new one has to be signed.",
+        "协议已解约：如需继续扣款请重新签约。",
+    ),
+    "USER_AGREEMENT_STATUS_NOT_NORMAL": Explanation(
+        "The agreement is not in force, so that it cannot be cancelled now. It is being asked about.",
+        "协议状态不正常，暂不能解约：系统正在查询协议状态。",
+    ),
+    "USER_AGREEMENT_QUERY_FAIL": Explanation(
+        "Alipay could not look up the agreement. Try again later.",
+        "支付宝查询用户协议失败：请稍后再试。",
+    ),
+    "USER_AGREEMENT_UNSIGN_FAIL": Explanation(
+        "Alipay could not cancel the agreement. Try again later, or let the payer cancel it in Alipay.",
+        "支付宝解约失败：请稍后再试，或请用户在支付宝中解约。",
+    ),
+    "ASYNC_UNSIGN_CAN_NOT_REJECT": Explanation(
+        "The agreement is being cancelled already. Wait for it to end.",
+        "协议正在解约中：请等待完成。",
+    ),
+    "MERCHANT_AGREEMENT_IS_NOT_EXIST": Explanation(
+        "The merchant has no contract for agreements. Sign the product on the Alipay merchant platform, and check "
+        "cycle_product.",
+        "商户协议不存在：请在支付宝商家平台签约扣款产品并检查 cycle_product。",
+    ),
+    "MERCHANT_STATUS_IS_NOT_NORMAL": Explanation(
+        "The merchant's contract is not in force. Activate the product on the Alipay merchant platform.",
+        "商户协议状态非正常：请在支付宝商家平台重新激活产品。",
+    ),
+    "PRODUCT_CODE_NOT_SUPPORTED_ERROR": Explanation(
+        "The merchant's contract is for another product. Check cycle_product of the merchant account.",
+        "产品码不受支持：请检查商户账号的 cycle_product。",
+    ),
+    "USER_NOT_EXIST_ERROR": _NO_SUCH_PAYER,
+    "USER_NOT_EXSIT_ERROR": _NO_SUCH_PAYER,
+    "AUTHOREE_IS_NOT_MATCH": Explanation(
+        "The agreement was signed with another merchant or app. Check app_id of the merchant account.",
+        "被授权方不匹配：该协议由其他商户或应用签约，请检查 app_id。",
+    ),
+    "LOGONID_IS_REPEATED": Explanation(
+        "Several Alipay accounts go by this login. Ask by the agreement's number.",
+        "支付宝登录号重复：请使用协议号查询。",
+    ),
+    "ILLEGAL_PARAMS": Explanation(
+        "Alipay refused a field of the request; its message names which one.",
+        "请求参数不合法：请根据支付宝返回的信息检查对应字段。",
+    ),
+    "ILLEGAL_EXECUTION_TIME": Explanation(
+        "Alipay does not take this date: a plan can only be put off to a later day. Choose one.",
+        "扣款日期不合法：只能延后扣款计划，请选择更晚的日期。",
+    ),
+    "ILLEGAL_AGREEMENT": Explanation(
+        "The agreement's plan cannot be changed: it is not in force, or was put off too often.",
+        "协议不支持修改扣款计划：协议未生效或修改次数已用完。",
     ),
 }
 

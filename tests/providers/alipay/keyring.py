@@ -163,6 +163,33 @@ PAID_NOTICE = {
 }
 
 
+SIGNED_NOTICE = {
+    "notify_id": "2026112200222000000000000000000011",
+    "notify_time": "2026-11-22 08:00:01",
+    "notify_type": "dut_user_sign",
+    "app_id": APP_ID,
+    "auth_app_id": APP_ID,
+    "charset": "utf-8",
+    "version": "1.0",
+    "status": "NORMAL",
+    "agreement_no": "20265522000000000001",
+    "external_agreement_no": "SA20261122000001",
+    "personal_product_code": "CYCLE_PAY_AUTH_P",
+    "sign_scene": "INDUSTRY|DIGITAL_MEDIA",
+    "alipay_user_id": "2088000000000002",
+    "alipay_logon_id": "tes***@example.com",
+    "external_logon_id": "会员 7 & Co=",
+    "sign_time": "2026-11-22 08:00:00",
+    "valid_time": "2026-11-22 08:00:00",
+    "invalid_time": "2115-02-01 00:00:00",
+}
+UNSIGNED_NOTICE = {
+    name: value
+    for name, value in SIGNED_NOTICE.items()
+    if name not in ("external_logon_id", "sign_time", "valid_time", "invalid_time")
+} | {"notify_type": "dut_user_unsign", "status": "UNSIGN", "unsign_time": "2026-12-01 09:30:00"}
+
+
 def notice_content(fields: Mapping[str, str], *, left_out: tuple[str, ...] = ("sign", "sign_type")) -> str:
     return "&".join(f"{name}={fields[name]}" for name in sorted(fields) if fields[name] and name not in left_out)
 

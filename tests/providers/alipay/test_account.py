@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat
 
 from app.clock import Clock
 from app.providers.alipay import AlipayProvider, keys
-from app.providers.alipay.account import PRODUCTION_GATEWAY
-from app.providers.contract import AccountInvalid
+from app.providers.alipay.account import PRODUCTION_GATEWAY, AlipayAccount
+from app.providers.contract import AccountInvalid, AgreementTerms, PaymentMethod
 from app.providers.gateways import GatewayRule
 from tests.providers.alipay.keyring import (
     APP_ID,
@@ -59,7 +59,17 @@ def test_settings_hold_what_may_be_seen_and_credentials_the_rest(provider: Alipa
         "auth_app_id": MERCHANT_APP_ID,
         "gateway": PRODUCTION_GATEWAY,
         "qr_product_code": "QR_CODE_OFFLINE",
+        "cycle_product": "CYCLE_PAY_AUTH",
+        "cycle_scenes": settings["cycle_scenes"],
+        "cycle_largest_amount": "100.00",
+        "cycle_shortest_interval_days": "7",
+        "cycle_window_days": "3",
+        "cycle_plan_changes": "10",
     }
+    scenes = settings["cycle_scenes"].split(",")
+    assert (len(scenes), len(set(scenes)), scenes[0], scenes[-1]) == (
+        27, 27, "INDUSTRY|LOTTERY", "INDUSTRY|LIFE_PAYMENT",
+    )  # fmt: skip
     assert credentials.keys() == {"app_private_key", "alipay_public_key", "app_auth_token"}
 
 
@@ -74,6 +84,89 @@ def test_claims_name_the_receiver_in_every_mode(provider: AlipayProvider) -> Non
     assert claims("certificate", certificate_fields()) == {"app_id": APP_ID, "seller_id": SELLER_ID}
     isv = {"app_id": APP_ID, "seller_id": SELLER_ID, "auth_app_id": MERCHANT_APP_ID}
     assert claims("isv", isv_fields()) == isv
+
+
+def _opened(provider: AlipayProvider, **settings: str) -> AlipayAccount:
+    sealed, credentials = provider.seal_input(mode="public_key", fields=public_key_fields() | settings)
+    assert provider.seal_input(mode="public_key", fields=sealed | credentials) == (sealed, credentials)
+    return provider.open_account(mode="public_key", settings=sealed, credentials=credentials)
+
+
+def _terms(provider: AlipayProvider, **settings: str) -> AgreementTerms:
+    assert provider.agreements is not None
+    return provider.agreements.terms(_opened(provider, **settings))
+
+
+def test_agreements_are_offered_beside_the_ways_that_a_caller_may_choose(provider: AlipayProvider) -> None:
+    assert PaymentMethod.ALIPAY_CYCLE not in provider.methods
+    assert provider.agreements is not None
+    assert provider.agreements.method is PaymentMethod.ALIPAY_CYCLE
+    ways = {PaymentMethod.ALIPAY_PAGE: (), PaymentMethod.ALIPAY_WAP: (), PaymentMethod.ALIPAY_QR: ()}
+    assert _opened(provider).offers == ways | {PaymentMethod.ALIPAY_CYCLE: ()}
+    for word in ("none", "NONE"):
+        assert _opened(provider, cycle_scenes=word).offers == ways
+        assert _terms(provider, cycle_scenes=word).scenes == frozenset()
+
+
+def test_the_terms_of_agreements_are_the_documented_ones_until_they_are_set(provider: AlipayProvider) -> None:
+    terms = _terms(provider)
+    assert {"INDUSTRY|DIGITAL_MEDIA", "INDUSTRY|EDU", "INDUSTRY|APP_STORE", "INDUSTRY|APPSTORE"} < terms.scenes
+    assert (terms.largest_deduction_fen, terms.shortest_interval_days) == (10_000, 7)
+    assert (terms.window_days, terms.plan_changes) == (3, 10)
+    assert _terms(
+        provider,
+        cycle_scenes="INDUSTRY|EDU, DEFAULT|SHOP_7 ,INDUSTRY|EDU",
+        cycle_largest_amount="2000",
+        cycle_shortest_interval_days="30",
+        cycle_window_days="5",
+        cycle_plan_changes="Unlimited",
+    ) == AgreementTerms(
+        scenes=frozenset({"INDUSTRY|EDU", "DEFAULT|SHOP_7"}),
+        largest_deduction_fen=200_000,
+        shortest_interval_days=30,
+        window_days=5,
+        plan_changes=None,
+    )
+
+
+def test_an_account_stored_before_there_were_agreements_opens_with_the_documented_terms(
+    provider: AlipayProvider,
+) -> None:
+    sealed, credentials = provider.seal_input(mode="public_key", fields=public_key_fields())
+    older = {name: value for name, value in sealed.items() if not name.startswith("cycle_")}
+    account = provider.open_account(mode="public_key", settings=older, credentials=credentials)
+    assert (account.terms, account.cycle_product) == (_terms(provider), "CYCLE_PAY_AUTH")
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "words"),
+    [
+        ("cycle_product", "CYCLE_PAY_AUTH_P", "one of CYCLE_PAY_AUTH, GENERAL_WITHHOLDING"),
+        ("cycle_scenes", "DIGITAL_MEDIA", "'DIGITAL_MEDIA' is no scene"),
+        ("cycle_scenes", "INDUSTRY|EDU,", "'' is no scene"),
+        ("cycle_scenes", "INDUSTRY|EDU,none", "'none' is no scene"),
+        ("cycle_scenes", "INDUSTRY|教育", "is no scene"),
+        ("cycle_scenes", "INDUSTRY|" + "A" * 60, "is no scene"),
+        ("cycle_scenes", "DEFAULT|DEFAULT", "is no scene"),
+        ("cycle_largest_amount", "100.001", "is not an amount in yuan"),
+        ("cycle_largest_amount", "1e2", "is not an amount in yuan"),
+        ("cycle_largest_amount", "-1", "is not an amount in yuan"),
+        ("cycle_largest_amount", "0", "from 0.01 to"),
+        ("cycle_largest_amount", "100000000", "from 0.01 to"),
+        ("cycle_shortest_interval_days", "0", "at least 1"),
+        ("cycle_shortest_interval_days", "7.5", "a number of days"),
+        ("cycle_shortest_interval_days", "７", "a number of days"),
+        ("cycle_shortest_interval_days", "+7", "a number of days"),
+        ("cycle_window_days", "-1", "a number of days"),
+        ("cycle_window_days", "7", "below cycle_shortest_interval_days"),
+        ("cycle_plan_changes", "many", "a number of times, or unlimited"),
+        ("cycle_plan_change", "1", "is no field of an"),
+    ],
+)
+def test_terms_that_cannot_be_are_named(provider: AlipayProvider, field: str, text: str, words: str) -> None:
+    refused = refusal(provider, "public_key", public_key_fields() | {field: text})
+    assert refused.field == field
+    assert words in str(refused)
 
 
 def test_an_isv_may_use_certificates(provider: AlipayProvider) -> None:

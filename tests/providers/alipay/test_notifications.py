@@ -13,12 +13,21 @@ from app.clock import Clock
 from app.providers.alipay import AlipayProvider
 from app.providers.alipay.account import AlipayAccount
 from app.providers.alipay.notifications import BODY_LIMIT_BYTES, read_notification
-from app.providers.contract import Notification, NotificationRefused, PaymentReport, ReportedStatus
+from app.providers.contract import (
+    AgreementReport,
+    Notification,
+    NotificationRefused,
+    PaymentReport,
+    ReportedAgreement,
+    ReportedStatus,
+)
 from app.providers.transport import open_client
 from tests.providers.alipay.keyring import (
     APP_ID,
     PAID_NOTICE,
     SELLER_ID,
+    SIGNED_NOTICE,
+    UNSIGNED_NOTICE,
     alipay_signature,
     form,
     isv_fields,
@@ -64,15 +73,22 @@ def reported(account: AlipayAccount, body: bytes) -> PaymentReport:
     return report
 
 
-# What each published case means in our words; None where it is no trade's.
-_VECTOR_REPORTS: dict[str, tuple[ReportedStatus, int, int | None] | None] = {
+def agreed(account: AlipayAccount, body: bytes) -> AgreementReport:
+    """The report of an agreement's notice."""
+    report = read_notification(account, FORM, body).report
+    assert isinstance(report, AgreementReport)
+    return report
+
+
+# What each published case means in our words.
+_VECTOR_REPORTS: dict[str, tuple[ReportedStatus, int, int | None] | ReportedAgreement] = {
     "trade_success_specials": (ReportedStatus.SUCCESSFUL, 1990, None),
     "partial_refund": (ReportedStatus.SUCCESSFUL, 1990, 500),
     "full_refund_closed": (ReportedStatus.SUCCESSFUL, 1990, 1990),
     "gbk_body": (ReportedStatus.SUCCESSFUL, 1, None),
-    "agreement_sign_v1": None,
-    "agreement_unsign_v1": None,
-    "agreement_unsign_v2": None,
+    "agreement_sign_v1": ReportedAgreement.ACTIVE,
+    "agreement_unsign_v1": ReportedAgreement.ENDED,
+    "agreement_unsign_v2": ReportedAgreement.ENDED,
 }
 
 
@@ -81,9 +97,11 @@ def test_every_published_notification_is_understood(vector_account: AlipayAccoun
     assert {case["name"] for case in cases} == _VECTOR_REPORTS.keys()
     for case in cases:
         expected = _VECTOR_REPORTS[case["name"]]
-        if expected is None:
-            # Verified by rule V1 or V2, or else the reason would be the signature.
-            assert reason(vector_account, case["raw_body"].encode()) == "unsupported", case["name"]
+        if isinstance(expected, ReportedAgreement):
+            agreement = agreed(vector_account, case["raw_body"].encode())
+            assert agreement.status is expected, case["name"]
+            assert agreement.external_agreement_no == case["params"]["external_agreement_no"]
+            assert agreement.agreement_no == case["params"]["agreement_no"]
             continue
         notification = read_notification(vector_account, FORM, case["raw_body"].encode())
         assert notification.refund_hint == case["params"].get("out_biz_no"), case["name"]
@@ -180,7 +198,7 @@ def test_order_spelling_and_empty_fields_do_not_matter(account: AlipayAccount) -
 
 def test_an_unknown_field_is_covered_by_the_signature_and_ignored(account: AlipayAccount) -> None:
     notice = PAID_NOTICE | {"brand_new": "值 &=%", "zz": '{"a":"\\u4e2d"}'}
-    assert read_notification(account, FORM, signed_notice(notice)).report.amount_fen == 1990
+    assert reported(account, signed_notice(notice)).amount_fen == 1990
 
 
 def test_an_isv_notice_names_both_apps(account: AlipayAccount) -> None:
@@ -222,6 +240,132 @@ def test_other_content_is_another_event(account: AlipayAccount, changes: dict[st
 
 def test_moving_text_between_fields_makes_another_event(account: AlipayAccount) -> None:
     assert _event_key(account, out_trade_no="AB", trade_no="C") != _event_key(account, out_trade_no="A", trade_no="BC")
+
+
+# Agreements
+
+
+def test_a_signed_agreement_is_reported_with_all_that_was_said(account: AlipayAccount) -> None:
+    assert read_notification(account, FORM, signed_notice(SIGNED_NOTICE)).refund_hint is None
+    assert agreed(account, signed_notice(SIGNED_NOTICE)) == AgreementReport(
+        status=ReportedAgreement.ACTIVE,
+        source="notification",
+        external_agreement_no="SA20261122000001",
+        agreement_no="20265522000000000001",
+        scene="INDUSTRY|DIGITAL_MEDIA",
+        payer_id="2088000000000002",
+        signed_at=datetime(2026, 11, 22, 0, 0, tzinfo=UTC),
+        valid_until=datetime(2115, 1, 31, 16, 0, tzinfo=UTC),
+        account_claims={"app_id": APP_ID, "auth_app_id": APP_ID},
+    )
+
+
+@pytest.mark.parametrize("rule", [1, 2])
+def test_a_cancelled_agreement_is_reported_by_both_rules(account: AlipayAccount, rule: int) -> None:
+    assert agreed(account, signed_notice(UNSIGNED_NOTICE, rule=rule)) == AgreementReport(
+        status=ReportedAgreement.ENDED,
+        source="notification",
+        external_agreement_no="SA20261122000001",
+        agreement_no="20265522000000000001",
+        scene="INDUSTRY|DIGITAL_MEDIA",
+        payer_id="2088000000000002",
+        ended_at=datetime(2026, 12, 1, 1, 30, tzinfo=UTC),
+        account_claims={"app_id": APP_ID, "auth_app_id": APP_ID},
+    )
+
+
+@pytest.mark.parametrize(
+    ("notice", "word", "status", "warned"),
+    [
+        (SIGNED_NOTICE, "NORMAL", ReportedAgreement.ACTIVE, False),
+        (SIGNED_NOTICE, "TEMP", ReportedAgreement.PENDING, False),
+        (SIGNED_NOTICE, "STOP", ReportedAgreement.PENDING, True),
+        (SIGNED_NOTICE, "normal", ReportedAgreement.PENDING, True),
+        (UNSIGNED_NOTICE, "UNSIGN", ReportedAgreement.ENDED, False),
+        (UNSIGNED_NOTICE, "STOP", ReportedAgreement.ENDED, False),
+        (UNSIGNED_NOTICE, "NORMAL", ReportedAgreement.PENDING, True),
+        (UNSIGNED_NOTICE, "FROZEN", ReportedAgreement.PENDING, True),
+    ],
+)
+def test_every_word_about_an_agreement_has_a_meaning(
+    account: AlipayAccount, notice: dict[str, str], word: str, status: ReportedAgreement, warned: bool
+) -> None:
+    with capture_logs() as logs:
+        assert agreed(account, signed_notice(notice | {"status": word})).status is status
+    said = [(line["event"], line["status"], line["log_level"]) for line in logs]
+    assert said == ([("alipay.unknown_agreement_status", word, "warning")] if warned else [])
+
+
+def test_a_payer_may_be_known_by_open_id_and_a_bad_time_loses_only_the_time(account: AlipayAccount) -> None:
+    notice = SIGNED_NOTICE | {"alipay_user_id": "", "alipay_open_id": "074a1CcTG", "sign_time": "just now"}
+    report = agreed(account, signed_notice(notice))
+    assert (report.payer_id, report.signed_at, report.status) == ("074a1CcTG", None, ReportedAgreement.ACTIVE)
+
+
+def test_an_agreement_made_elsewhere_is_reported_by_their_number_alone(account: AlipayAccount) -> None:
+    report = agreed(account, signed_notice(SIGNED_NOTICE | {"external_agreement_no": ""}))
+    assert (report.external_agreement_no, report.agreement_no) == (None, "20265522000000000001")
+
+
+def test_a_deductions_notice_is_a_payments(account: AlipayAccount) -> None:
+    numbers = {name: SIGNED_NOTICE[name] for name in ("agreement_no", "external_agreement_no")}
+    plain, deducted = (reported(account, signed_notice(notice)) for notice in (PAID_NOTICE, PAID_NOTICE | numbers))
+    assert plain == deducted
+
+
+def test_one_agreement_event_is_one_whatever_time_and_rule(account: AlipayAccount) -> None:
+    def key(rule: int, changes: dict[str, str]) -> str:
+        return read_notification(account, FORM, signed_notice(SIGNED_NOTICE | changes, rule=rule)).event_key
+
+    first = key(1, {})
+    assert key(2, {}) == first
+    assert key(1, {"notify_time": "2026-11-22 08:04:01", "alipay_logon_id": "a***@b"}) == first
+    for changes in (
+        {"notify_id": "2026112200222000000000000000000012"},
+        # One notify_id, and signed and cancelled: two events.
+        {"notify_type": "dut_user_unsign", "status": "UNSIGN"},
+        {"status": "TEMP"},
+        {"agreement_no": "20265522000000000002"},
+        {"external_agreement_no": "SA20261122000002"},
+        {"sign_scene": "INDUSTRY|EDU"},
+        {"alipay_user_id": "2088000000000003"},
+        {"sign_time": "2026-11-22 08:00:09"},
+        {"invalid_time": "2027-02-01 00:00:00"},
+        {"app_id": "2021000000000001"},
+        {"auth_app_id": "2021000000000001"},
+    ):
+        assert key(1, changes) != first, changes
+
+
+@pytest.mark.parametrize("name", ["notify_id", "app_id", "agreement_no", "status"])
+@pytest.mark.parametrize("notice", [SIGNED_NOTICE, UNSIGNED_NOTICE])
+def test_an_agreement_notice_without_a_needed_field_is_refused(
+    account: AlipayAccount, notice: dict[str, str], name: str
+) -> None:
+    assert reason(account, signed_notice(notice | {name: ""})) == "malformed"
+
+
+@pytest.mark.parametrize("signer", ["app", "other"])
+def test_an_agreement_notice_by_another_key_is_refused(account: AlipayAccount, signer: str) -> None:
+    for rule in (1, 2):
+        assert reason(account, signed_notice(UNSIGNED_NOTICE, rule=rule, by=signer)) == "signature"
+
+
+@pytest.mark.parametrize("name", ["status", "agreement_no", "external_agreement_no", "notify_type", "unsign_time"])
+def test_an_agreement_notice_cut_at_other_places_is_refused(account: AlipayAccount, name: str) -> None:
+    # A payer's name in the shop reaches the notice: nothing in it may pass for a field that decides.
+    smuggled = SIGNED_NOTICE | {"external_logon_id": f"x&{name}=1"}
+    assert reason(account, signed_notice(smuggled)) == "signature"
+    harmless = SIGNED_NOTICE | {"external_logon_id": "x&alipay_logon_id=1"}
+    assert agreed(account, signed_notice(harmless)).status is ReportedAgreement.ACTIVE
+
+
+def test_what_only_decides_about_agreements_may_stand_in_a_trades_text(account: AlipayAccount) -> None:
+    assert reported(account, signed_notice(PAID_NOTICE | {"body": "a&status=1"})).amount_fen == 1990
+    assert reason(account, signed_notice(PAID_NOTICE | {"body": "a&notify_type=dut_user_sign"})) == "signature"
+    assert (
+        reason(account, signed_notice(SIGNED_NOTICE | {"notify_type": "", "body": "a&total_amount=1"})) == "signature"
+    )
 
 
 # What is refused
@@ -287,7 +431,10 @@ def test_an_amount_that_is_not_exact_yuan_is_refused(account: AlipayAccount, nam
 
 
 def test_another_kind_of_notice_is_refused(account: AlipayAccount) -> None:
-    assert reason(account, signed_notice(PAID_NOTICE | {"notify_type": "dut_user_sign"})) == "unsupported"
+    assert reason(account, signed_notice(PAID_NOTICE | {"notify_type": "open_app_auth_notify"})) == "unsupported"
+    assert reason(account, signed_notice(SIGNED_NOTICE | {"notify_type": "dut_user_sign2"})) == "unsupported"
+    assert reason(account, signed_notice(PAID_NOTICE | {"notify_type": "dut_user_sign"})) == "malformed"
+    assert reason(account, signed_notice(SIGNED_NOTICE | {"notify_type": "trade_status_sync"})) == "malformed"
 
 
 def test_a_notice_not_in_the_charset_it_names_is_refused(account: AlipayAccount) -> None:
@@ -339,7 +486,7 @@ def test_a_body_of_another_kind_is_refused_even_when_signed(account: AlipayAccou
     [{}, {"Content-Type": "application/x-www-form-urlencoded"}, {"content-type": "Application/X-WWW-Form-Urlencoded"}],
 )
 def test_headers_that_say_nothing_else_are_taken(account: AlipayAccount, headers: dict[str, str]) -> None:
-    assert read_notification(account, headers, signed_notice(PAID_NOTICE)).report.amount_fen == 1990
+    assert read_notification(account, headers, signed_notice(PAID_NOTICE)) == _MEANT
 
 
 @settings(max_examples=500, deadline=None)
@@ -360,13 +507,30 @@ def test_whatever_alipay_signs_is_reported_or_refused(changes: dict[str, str]) -
     with contextlib.suppress(NotificationRefused):
         notification = read_notification(_ACCOUNT, FORM, signed_notice(PAID_NOTICE | changes))
         assert isinstance(notification, Notification)
+        assert isinstance(notification.report, PaymentReport)
         assert notification.report.out_trade_no == (PAID_NOTICE | changes)["out_trade_no"]
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.data())
-def test_no_single_change_of_a_signed_notice_changes_its_meaning(data: st.DataObject) -> None:
-    body = bytearray(_SIGNED)
+@given(
+    st.sampled_from([SIGNED_NOTICE, UNSIGNED_NOTICE]),
+    st.dictionaries(st.sampled_from([*SIGNED_NOTICE, "x"]), st.text(st.characters(codec="utf-8"), max_size=30)),
+)
+def test_whatever_alipay_signs_about_agreements_is_reported_or_refused(
+    notice: dict[str, str], changes: dict[str, str]
+) -> None:
+    with contextlib.suppress(NotificationRefused):
+        report = read_notification(_ACCOUNT, FORM, signed_notice(notice | changes)).report
+        assert isinstance(report, AgreementReport)
+        assert report.agreement_no == (notice | changes)["agreement_no"]
+
+
+@pytest.mark.parametrize("of", ["trade", "agreement"])
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_single_change_of_a_signed_notice_changes_its_meaning(of: str, data: st.DataObject) -> None:
+    signed, meant = _SIGNED[of]
+    body = bytearray(signed)
     at = data.draw(st.integers(0, len(body) - 1))
     kind = data.draw(st.sampled_from(["set", "drop", "insert"]))
     if kind == "drop":
@@ -376,7 +540,7 @@ def test_no_single_change_of_a_signed_notice_changes_its_meaning(data: st.DataOb
     else:
         body.insert(at, data.draw(st.integers(0, 255)))
     with contextlib.suppress(NotificationRefused):
-        assert read_notification(_ACCOUNT, FORM, bytes(body)) == _MEANT
+        assert read_notification(_ACCOUNT, FORM, bytes(body)) == meant
 
 
 def test_acknowledgements_are_the_exact_bytes() -> None:
@@ -391,5 +555,9 @@ def test_acknowledgements_are_the_exact_bytes() -> None:
 
 
 _ACCOUNT = _account()
-_SIGNED = signed_notice(PAID_NOTICE)
-_MEANT = read_notification(_ACCOUNT, FORM, _SIGNED)
+_MEANT = read_notification(_ACCOUNT, FORM, signed_notice(PAID_NOTICE))
+# Signed once, and what it means.
+_SIGNED = {
+    of: (signed_notice(notice, rule=rule), read_notification(_ACCOUNT, FORM, signed_notice(notice, rule=rule)))
+    for of, notice, rule in (("trade", PAID_NOTICE, 1), ("agreement", UNSIGNED_NOTICE, 2))
+}

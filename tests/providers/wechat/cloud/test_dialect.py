@@ -632,7 +632,7 @@ async def test_what_only_the_callback_says_is_compared_too(bench: Bench) -> None
 
 async def test_an_amount_is_never_taken_from_the_callback_alone(bench: Bench) -> None:
     bench.says(without(ORDER, "total_fee"))
-    assert (await bench.called_back(CALLBACK)).report.amount_fen is None
+    assert payment_in(await bench.called_back(CALLBACK)).amount_fen is None
 
 
 async def test_the_answer_is_the_documented_json(bench: Bench) -> None:
