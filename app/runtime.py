@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import httpx
 
@@ -22,7 +23,6 @@ from app.merchants.accounts import MerchantAccounts
 from app.metrics import Metrics
 from app.notifications.inbox import Inbox
 from app.payments.actions import Limits, Payments
-from app.payments.model import Payment
 from app.providers.registry import build_registry
 from app.providers.transport import open_client
 from app.realtime import Realtime, RealtimeMetrics, Source
@@ -119,7 +119,7 @@ def _assemble(
     refunds = _refunds(config, clock, database, bell, metrics, accounts, permissions)
     live = _realtime(config, database, payments, refunds, metrics)
     live.on_change("merchant_account", accounts.forget)
-    live.on_change("activation", lambda _: database.renew_connections())
+    live.on_change("activation", partial(_work_with_another_table, database, live))
     return Runtime(
         config=config,
         clock=clock,
@@ -140,6 +140,13 @@ def _assemble(
         wechat=build_wechat(config, clock, database, http),
         realtime=live,
     )
+
+
+def _work_with_another_table(database: Database, live: Realtime, ids: Sequence[int]) -> None:
+    """What was prepared is stale, and what is watched as an order may be another table's row, or none."""
+    database.renew_connections()
+    if ids:  # with none all is read again already
+        live.read_again()
 
 
 def _flows(
@@ -187,10 +194,6 @@ def _refunds(
 def _realtime(config: Config, database: Database, payments: Payments, refunds: Refunds, metrics: Metrics) -> Realtime:
     """What can be watched, and how its rows are read: one statement per kind, whatever the number of watchers."""
 
-    async def payments_of_orders(order_ids: Sequence[int]) -> Mapping[int, Payment]:
-        found = await payments.of_orders(order_ids)
-        return {payment.id: payment for of_order in found.values() for payment in of_order}
-
     async def refunds_of_payments(payment_ids: Sequence[int]) -> Mapping[int, Refund]:
         found = await refunds.of_payments(payment_ids)
         return {refund.id: refund for of_payment in found.values() for refund in of_payment}
@@ -201,7 +204,7 @@ def _realtime(config: Config, database: Database, payments: Payments, refunds: R
         sources={
             "payment": Source(
                 by_id=payments.by_ids,
-                by_order=payments_of_orders,
+                by_order=payments.with_order_ids,
                 version=lambda payment: payment.version,
                 order_id=lambda payment: payment.order_id,
             ),

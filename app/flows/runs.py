@@ -130,9 +130,9 @@ class Flows:
                 if flow.run is not None:
                     await flow.run(result, tx.connection)
                 elif isinstance(result, PaymentResult):
-                    await set_order_status(result, tx)
+                    await set_order_status(result, row["binding_id"], tx)
                 elif isinstance(result, RefundResult):
-                    await set_refunded_status(result, tx)
+                    await set_refunded_status(result, row["binding_id"], tx)
             if await tx.one("flow.done", claimed["id"], self._clock.now(), row["transaction"]) is None:
                 # Trying again would repeat what it committed.
                 raise FlowGivenUp("it ended the transaction it was given: leave commit and rollback to the worker")
@@ -203,6 +203,7 @@ def _read_refund(row: Row) -> RefundResult:
     status = {"refund.refunded": "REFUNDED", "refund.failed": "FAILED"}.get(row["kind"], row["refund_status"])
     return RefundResult(
         order_id=row["order_id"],
+        order_table=row["order_table"],
         refund_found=row["refund_id"] is not None,
         payment_status=status if status in ("REFUNDED", "FAILED") else None,
         already_processed=row["kind"] == "refund.repeated",
@@ -233,7 +234,7 @@ async def _read_result(tx: Transaction, row: Row) -> PaymentResult | RefundResul
 
 async def _read_payment(tx: Transaction, row: Row) -> PaymentResult:
     order_id = row["order_id"]
-    order = await tx.one("flow.order_amount", order_id) if order_id is not None else None
+    order = await tx.one("flow.order_amount", row["binding_id"], order_id) if order_id is not None else None
     order_amount = whole_fen(order["amount_fen"]) if order is not None else None
     paid = row["paid_amount_fen"]
     # Without an amount column the payment's own amount is all there is to compare with.
@@ -241,6 +242,7 @@ async def _read_payment(tx: Transaction, row: Row) -> PaymentResult:
     status = {"payment.successful": "SUCCESSFUL", "payment.failed": "FAILED"}.get(row["kind"], row["status"])
     return PaymentResult(
         order_id=order_id,
+        order_table=row["order_table"],
         payment_found=row["payment_id"] is not None,
         payment_status=status if status in ("SUCCESSFUL", "FAILED") else None,
         already_processed=row["kind"] == "payment.repeated",
