@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import httpx
 
@@ -26,7 +27,6 @@ from app.merchants.accounts import MerchantAccounts
 from app.metrics import Metrics
 from app.notifications.inbox import Inbox
 from app.payments.actions import Limits, Payments
-from app.payments.model import Payment
 from app.providers.registry import build_registry
 from app.providers.transport import open_client
 from app.realtime import Realtime, RealtimeMetrics, Source
@@ -130,7 +130,7 @@ def _assemble(
     deductions = _deductions(ground, payments, cycles)
     live = _realtime(ground, payments, refunds, cycles)
     live.on_change("merchant_account", accounts.forget)
-    live.on_change("activation", lambda _: database.renew_connections())
+    live.on_change("activation", partial(_work_with_another_table, database, live))
     return Runtime(
         config=config,
         clock=clock,
@@ -153,6 +153,13 @@ def _assemble(
         wechat=build_wechat(config, clock, database, http),
         realtime=live,
     )
+
+
+def _work_with_another_table(database: Database, live: Realtime, ids: Sequence[int]) -> None:
+    """What was prepared is stale, and what is watched as an order may be another table's row, or none."""
+    database.renew_connections()
+    if ids:  # with none all is read again already
+        live.read_again()
 
 
 def _payments(ground: _Ground) -> Payments:
@@ -244,10 +251,6 @@ def _flows(ground: _Ground, flows: Mapping[str, Flow], deductions: Deductions) -
 def _realtime(ground: _Ground, payments: Payments, refunds: Refunds, cycles: Cycles) -> Realtime:
     """What can be watched, and how its rows are read: one statement per kind, whatever the number of watchers."""
 
-    async def payments_of_orders(order_ids: Sequence[int]) -> Mapping[int, Payment]:
-        found = await payments.of_orders(order_ids)
-        return {payment.id: payment for of_order in found.values() for payment in of_order}
-
     async def refunds_of_payments(payment_ids: Sequence[int]) -> Mapping[int, Refund]:
         found = await refunds.of_payments(payment_ids)
         return {refund.id: refund for of_payment in found.values() for refund in of_payment}
@@ -258,7 +261,7 @@ def _realtime(ground: _Ground, payments: Payments, refunds: Refunds, cycles: Cyc
         sources={
             "payment": Source(
                 by_id=payments.by_ids,
-                by_order=payments_of_orders,
+                by_order=payments.with_order_ids,
                 version=lambda payment: payment.version,
                 order_id=lambda payment: payment.order_id,
             ),

@@ -1,22 +1,32 @@
-"""Binding the merchant's own order table, once, after checking it against the catalogue.
+"""Binding the merchant's own order table, and another one later, after checking it against the catalogue.
 
-Every refusal names the input at fault and says what to change; nothing is altered before all checks have passed.
+One table is bound at a time: new payments are of its rows. One that was bound before keeps the payments it had, and
+what guards it. Every refusal names the input at fault and says what to change; nothing is altered before all checks
+have passed.
 """
 
+import asyncio
+import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
+import structlog
 
+from app.activation.plan import payments_not_active
 from app.auth import Principal
 from app.clock import Clock
 from app.db import Database, Row, Transaction
 from app.errors import Forbidden, InvalidInput
 from app.providers.contract import PaymentMethod, Provider
 
+log = structlog.get_logger(__name__)
+
+# Somebody else may hold a table and wait for one that we hold: we let go, before the server ends either of us.
+_HOLD_ATTEMPTS: Final = 16
 _INTEGERS: Final = frozenset({"int2", "int4", "int8"})
 _TEXTS: Final = frozenset({"text", "varchar", "bpchar"})
 _OWNER_TYPES: Final = _INTEGERS | _TEXTS | {"uuid"}
@@ -72,63 +82,134 @@ class Activation:
         self, caller: Principal, binding: Binding, *, correlation_id: str | None = None, address: str | None = None
     ) -> Feature:
         """Binds the order table: validates it, adds foreign key, view and triggers. Raises Forbidden, InvalidInput."""
-        if not caller.is_admin:
-            raise Forbidden("payments are activated by administrators: use a token with the admin role")
+        _require_admin(caller)
         now = self._clock.now()
         try:
             async with self._db.transaction() as tx:
                 await tx.connection.execute("set local lock_timeout = '5s'")
                 await tx.one("activation.lock")
                 await _refuse_second(tx)
-                relation = await _find_relation(tx, binding.order_table)
-                key = await _primary_key(tx, relation["oid"], relation["name"])
-                if binding.status_column is not None and binding.paid_status is None:
-                    binding = replace(binding, paid_status="paid")
-                await _check_columns(tx, relation["oid"], binding)
-                bound = await tx.one(
-                    "activation.bind", relation["oid"], key, binding.owner_column, binding.amount_column,
-                    binding.amount_in_fen, binding.status_column,
-                )  # fmt: skip
-                assert bound is not None
+                relation, key, complete = await _check(tx, binding)
+                guarded = await _bind(tx, now, relation, key, complete, (None, None, None))
                 await tx.one(
-                    "activation.insert", relation["oid"], relation["name"], key, binding.owner_column,
-                    binding.amount_column, binding.amount_in_fen, binding.status_column, binding.paid_status,
-                    binding.failed_status, binding.refunded_status, bound["drop_guarded"], now,
+                    "audit.append", now, caller.sub, "payments.activate", relation["name"], {"drop_guarded": guarded},
+                    address, correlation_id,
                 )  # fmt: skip
-                details = {"drop_guarded": bound["drop_guarded"]}
-                await tx.one(
-                    "audit.append",
-                    now,
-                    caller.sub,
-                    "payments.activate",
-                    relation["name"],
-                    details,
-                    address,
-                    correlation_id,
-                )
         except asyncpg.InsufficientPrivilegeError as exc:
-            raise InvalidInput(
-                f"orderTable: the database user may not add triggers to {binding.order_table};"
-                " make it the table's owner (alter table … owner to …)",
-                field="orderTable",
-            ) from exc
+            raise _not_the_owner(binding) from exc
         except asyncpg.LockNotAvailableError as exc:
-            raise InvalidInput(
-                f"orderTable: {binding.order_table} is locked by another session; try again when it is done",
-                field="orderTable",
-            ) from exc
+            raise _locked(binding) from exc
         return await self.feature()
+
+    async def rebind(
+        self, caller: Principal, binding: Binding, *, correlation_id: str | None = None, address: str | None = None
+    ) -> Feature:
+        """Binds another order table for new payments; older ones keep theirs, in every respect.
+
+        A table that was bound before gets its payments back, and is read by what is asked for now. Plan, permissions
+        and merchant accounts stay. Raises Forbidden, PaymentsNotActive, InvalidInput, each with everything as it
+        was."""
+        _require_admin(caller)
+        for attempt in range(1, _HOLD_ATTEMPTS + 1):
+            try:
+                async with self._db.transaction() as tx:
+                    await self._rebind(tx, caller, binding, correlation_id, address)
+            except asyncpg.InsufficientPrivilegeError as exc:
+                raise _not_the_owner(binding) from exc
+            except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                log.warning("payments.rebinding_waits", attempt=attempt)
+                await asyncio.sleep(random.uniform(0.05, 0.3))  # noqa: S311 - spreads processes, guards nothing
+            else:
+                log.info("payments.rebound", table=binding.order_table)
+                return await self.feature()
+        raise _locked(binding)
+
+    async def _rebind(
+        self, tx: Transaction, caller: Principal, binding: Binding, correlation_id: str | None, address: str | None
+    ) -> None:
+        now = self._clock.now()
+        await tx.one("activation.wait_briefly")
+        await tx.one("activation.lock")
+        bound = await tx.one("activation.find")
+        if bound is None:
+            raise payments_not_active()
+        relation, key, binding = await _check(tx, binding)
+        if relation["oid"] == bound["oid"]:
+            raise InvalidInput(
+                f"orderTable: {relation['name']} is bound already; name another table",
+                field="orderTable",
+                message_zh=f"支付已绑定订单表 {relation['name']}，请填写其他订单表",
+            )
+        await tx.one("activation.hold_bindings", relation["oid"])
+        # What follows is short, and waits for nobody but readers of our views from outside: those not for long either.
+        await tx.connection.execute("set local statement_timeout = 0; set local lock_timeout = '500ms'")
+        plan = await tx.one("activation.set_aside", now)
+        assert plan is not None
+        guarded = await _bind(tx, now, relation, key, binding, tuple(plan))
+        details = {"former": bound["order_table_name"], "drop_guarded": guarded}
+        await tx.one(
+            "audit.append", now, caller.sub, "payments.rebind", relation["name"], details, address, correlation_id
+        )
+
+
+def _require_admin(caller: Principal) -> None:
+    if not caller.is_admin:
+        raise Forbidden("payments are activated by administrators: use a token with the admin role")
+
+
+def _not_the_owner(binding: Binding) -> InvalidInput:
+    return InvalidInput(
+        f"orderTable: the database user may not add triggers to {binding.order_table};"
+        " make it the table's owner (alter table … owner to …)",
+        field="orderTable",
+    )
+
+
+def _locked(binding: Binding) -> InvalidInput:
+    return InvalidInput(
+        f"orderTable: {binding.order_table} is locked by another session; try again when it is done",
+        field="orderTable",
+    )
 
 
 async def _refuse_second(tx: Transaction) -> None:
     row = await tx.one("activation.find")
     if row is not None:
         raise InvalidInput(
-            f"payments are already bound to {row['order_table_name']} and a bound table stays;"
-            " to bind another one turn payments off first (deactivatePayments)",
+            f"payments are already bound to {row['order_table_name']} and a bound table stays; to bind another one for"
+            " new payments use rebindPayments, to clear everything first deactivatePayments",
             field="orderTable",
-            message_zh=f"支付已绑定订单表 {row['order_table_name']}，不能重复绑定；如需更换请先关闭支付",
+            message_zh=f"支付已绑定订单表 {row['order_table_name']}，不能重复绑定；"
+            "如需更换，可为新支付改绑（rebindPayments），或先关闭支付（deactivatePayments）",
         )
+
+
+async def _check(tx: Transaction, binding: Binding) -> tuple[Row, str, Binding]:
+    """The table as the catalogue knows it, its key, and the binding with what was left out. Raises InvalidInput."""
+    relation = await _find_relation(tx, binding.order_table)
+    key = await _primary_key(tx, relation["oid"], relation["name"])
+    if binding.status_column is not None and binding.paid_status is None:
+        binding = replace(binding, paid_status="paid")
+    await _check_columns(tx, relation["oid"], binding)
+    return relation, key, binding
+
+
+async def _bind(
+    tx: Transaction, now: datetime, relation: Row, key: str, binding: Binding, plan: tuple[Any, ...]
+) -> bool:
+    """Makes a checked table the bound one, under a plan; whether dropping it with CASCADE is guarded."""
+    bound = await tx.one(
+        "activation.bind", relation["oid"], key, binding.owner_column, binding.amount_column, binding.amount_in_fen,
+        binding.status_column,
+    )  # fmt: skip
+    assert bound is not None
+    guarded: bool = bound["drop_guarded"]
+    await tx.one(
+        "activation.insert", relation["oid"], relation["name"], key, binding.owner_column, binding.amount_column,
+        binding.amount_in_fen, binding.status_column, binding.paid_status, binding.failed_status,
+        binding.refunded_status, guarded, bound["binding_id"], now, *plan,
+    )  # fmt: skip
+    return guarded
 
 
 async def _find_relation(tx: Transaction, name: str) -> Row:

@@ -102,7 +102,26 @@ class ActivationMutation:
         )
         return PaymentFeature.of(await context.runtime.activation.feature())
 
-    @strawberry.mutation(description="Binds the order table, once. Administrators only.")
+    @strawberry.mutation(
+        description=(
+            "Binds another order table for new payments, without clearing anything: older payments keep their table, "
+            "and what is under way goes on. Afterwards `orderId` means a row of this table everywhere. Going back to a "
+            "table that was bound before works too. Administrators only."
+        )
+    )
+    async def rebind_payments(self, info: ApiInfo, input: ActivatePaymentsInput) -> PaymentFeature:  # noqa: A002 — public
+        context = info.context
+        feature = await context.runtime.activation.rebind(
+            context.administrator(), input.read(), correlation_id=context.correlation_id, address=context.address
+        )
+        return PaymentFeature.of(feature)
+
+    @strawberry.mutation(
+        description=(
+            "Binds the order table. Refused while one is bound: see rebindPayments and deactivatePayments. "
+            "Administrators only."
+        )
+    )
     async def activate_payments(self, info: ApiInfo, input: ActivatePaymentsInput) -> PaymentFeature:  # noqa: A002 — public
         context = info.context
         feature = await context.runtime.activation.activate(

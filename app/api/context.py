@@ -14,7 +14,7 @@ from strawberry.types import Info
 
 from app.auth import Principal
 from app.errors import Forbidden, Unauthenticated
-from app.payments.actions import Order, may_see
+from app.payments.actions import Order, OrderKey, may_see
 from app.payments.model import Payment
 from app.refunds.model import Refund
 from app.runtime import Runtime
@@ -49,8 +49,8 @@ class Context:
         self.principal = principal
         self.correlation_id = correlation_id
         self.address = address
-        self._orders: DataLoader[int, Order | None] | None = None
-        self._payments: DataLoader[int, list[Payment]] | None = None
+        self._orders: DataLoader[OrderKey, Order | None] | None = None
+        self._payments: DataLoader[OrderKey, list[Payment]] | None = None
         self._refunds: DataLoader[int, list[Refund]] | None = None
         self._cycles: DataLoader[int, list[Payment]] | None = None
         self._deductions: DataLoader[int, list[Payment]] | None = None
@@ -75,17 +75,17 @@ class Context:
         """The same caller, with nothing loaded yet."""
         return Context(self.runtime, self.principal, self.correlation_id, self.address)
 
-    async def order(self, order_id: int) -> Order | None:
-        """A row of the bound table as the caller may see it; asked once however often an operation names it."""
+    async def order(self, order: OrderKey) -> Order | None:
+        """A payment's order as the caller may see it; asked once however often an operation names it."""
         if self._orders is None:
             self._orders = DataLoader(load_fn=self._load_orders)
-        return await self._orders.load(order_id)
+        return await self._orders.load(order)
 
-    async def payments_of(self, order_id: int) -> list[Payment]:
+    async def payments_of(self, order: OrderKey) -> list[Payment]:
         """Payments of an order the caller may see; one statement for all orders of an operation."""
         if self._payments is None:
             self._payments = DataLoader(load_fn=self._load_payments)
-        return await self._payments.load(order_id)
+        return await self._payments.load(order)
 
     async def refunds_of(self, payment_id: int) -> list[Refund]:
         """Refunds of a payment the caller may see; one statement for all payments of an operation."""
@@ -113,19 +113,19 @@ class Context:
         found = await self.runtime.cycles.payments_of_deductions(deduction_ids)
         return [found.get(deduction_id, []) for deduction_id in deduction_ids]
 
-    async def _load_orders(self, order_ids: Sequence[int]) -> Sequence[Order | None]:
+    async def _load_orders(self, keys: Sequence[OrderKey]) -> Sequence[Order | None]:
         caller = self.caller()
-        found = await self.runtime.payments.orders(order_ids)
-        seen = (found.get(order_id) for order_id in order_ids)
+        found = await self.runtime.payments.orders_of_payments(keys)
+        seen = (found.get(key) for key in keys)
         return [order if order is not None and may_see(caller, order.owner) else None for order in seen]
 
     async def _load_refunds(self, payment_ids: Sequence[int]) -> Sequence[list[Refund]]:
         found = await self.runtime.refunds.of_payments(payment_ids)
         return [found.get(payment_id, []) for payment_id in payment_ids]
 
-    async def _load_payments(self, order_ids: Sequence[int]) -> Sequence[list[Payment]]:
-        found = await self.runtime.payments.of_orders(order_ids)
-        return [found.get(order_id, []) for order_id in order_ids]
+    async def _load_payments(self, keys: Sequence[OrderKey]) -> Sequence[list[Payment]]:
+        found = await self.runtime.payments.of_orders(keys)
+        return [found[key] for key in keys]
 
 
 def token_expired() -> Unauthenticated:

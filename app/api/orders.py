@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from app.api.payments import Payment
 
 
-@strawberry.type(description="A row of the bound order table.")
+@strawberry.type(
+    description="A row of the bound order table; of a payment, a row of the table that was bound when it was made."
+)
 class Order:
     row: strawberry.Private[actions.Order]
     id: strawberry.ID
@@ -28,7 +30,7 @@ class Order:
     async def payments(self, info: ApiInfo) -> list[Annotated["Payment", strawberry.lazy("app.api.payments")]]:
         from app.api.payments import Payment
 
-        return [Payment.of(row) for row in await info.context.payments_of(self.row.id)]
+        return [Payment.of(row) for row in await info.context.payments_of(self.row.key)]
 
 
 @strawberry.type

@@ -126,9 +126,9 @@ class Payment:
 
     @strawberry.field
     async def order(self, info: ApiInfo) -> Annotated["Order", strawberry.lazy("app.api.orders")]:
-        row = await info.context.order(self.row.order_id)
+        row = await info.context.order((self.row.binding_id, self.row.order_id))
         if row is None:
-            raise NotFound(f"order {self.row.order_id} is not yours, or is a row of another table than the bound one")
+            raise NotFound(f"order {self.row.order_id} is not yours")
         return Order.of(row)
 
 

@@ -16,6 +16,7 @@ from app.api.refunds import Refund
 from app.api.scalars import find_id
 from app.cycles.actions import may_see_cycle
 from app.errors import NotFound
+from app.payments import actions
 from app.payments.actions import may_see
 from app.refunds.actions import may_see_refund
 
@@ -49,9 +50,11 @@ class Subscription:
     async def payments(self, info: ApiInfo, order_id: strawberry.ID) -> AsyncGenerator[Payment, None]:
         context = info.context
         del info
-        key = await _visible_order(context, order_id)
-        async with context.runtime.realtime.watch(f"order-payments:{key}") as rows:
+        order = await _visible_order(context, order_id)
+        async with context.runtime.realtime.watch(f"order-payments:{order.id}") as rows:
             async for row in rows:
+                if row.binding_id != order.binding_id:
+                    continue  # of a row with the same id in another table
                 if not may_see(context.caller(), row.owner):
                     raise _not_found("order", order_id)
                 yield Payment.of(row)
@@ -120,18 +123,22 @@ class Subscription:
         async with context.runtime.realtime.watch(f"order:{key}") as rows:
             if not await rows.exists():
                 raise _not_found("order", id)
+            binding_id = None
             async for row in rows:
-                if not may_see(context.caller(), row.owner):
+                # Once another table is bound, the same id is another order.
+                if row.binding_id != (binding_id or row.binding_id) or not may_see(context.caller(), row.owner):
                     raise _not_found("order", id)
+                binding_id = row.binding_id
                 yield Order.of(row)
 
 
-async def _visible_order(context: Context, text: str) -> int:
+async def _visible_order(context: Context, text: str) -> actions.Order:
     """An order may have no payments yet, so that its rows alone cannot say whether the caller may watch it."""
     caller, key = context.caller(), find_id(text)
-    if key is None or key < 0 or await context.runtime.payments.find_order(caller, key) is None:
+    order = None if key is None or key < 0 else await context.runtime.payments.find_order(caller, key)
+    if order is None:
         raise _not_found("order", text)
-    return key
+    return order
 
 
 def _not_found(noun: str, text: str, *, field: str | None = None) -> NotFound:

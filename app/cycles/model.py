@@ -59,6 +59,7 @@ class CyclePayment:
     """One row of shouyin.cycle_payment. Amounts are fen, dates are Shanghai's."""
 
     id: int
+    binding_id: int
     order_id: int
     owner: str | None
     payer: str

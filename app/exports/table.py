@@ -1,8 +1,8 @@
 """CSV as a spreadsheet opens it: UTF-8 with a byte order mark, CRLF, amounts in yuan, times of Shanghai.
 
-    id,order_id,…,amount,paid_amount,refunded_amount,created_by,created_at,paid_at
-    12,7,…,12.30,12.30,0.00,7,2026-11-01 09:00:00,2026-11-01 09:00:07
-    total: 1 row,,…,12.30,12.30,0.00,,,
+    id,order_id,…,amount,paid_amount,refunded_amount,created_by,created_at,paid_at,order_table
+    12,7,…,12.30,12.30,0.00,7,2026-11-01 09:00:00,2026-11-01 09:00:07,public.orders
+    total: 1 row,,…,12.30,12.30,0.00,,,,
 
 The last line counts the rows and sums the amounts; a file without it is not whole. A text that a spreadsheet would run
 as a formula gets an apostrophe before it.
@@ -38,7 +38,7 @@ PAYMENTS: Final = Table(
     (
         *("id", "order_id", "owner", "provider", "method", "merchant_account_id", "subject", "out_trade_no"),
         *("transaction_id", "status", "amount_fen", "paid_amount_fen", "refunded_amount_fen", "created_by"),
-        *("created_at", "paid_at"),
+        *("created_at", "paid_at", "order_table"),
     ),
 )
 REFUNDS: Final = Table(
@@ -46,7 +46,7 @@ REFUNDS: Final = Table(
     (
         *("id", "payment_id", "order_id", "owner", "merchant_account_id", "out_trade_no", "out_refund_no"),
         *("provider_refund_id", "status", "reason", "amount_fen", "refunded_amount_fen", "created_by"),
-        *("created_at", "refunded_at"),
+        *("created_at", "refunded_at", "order_table"),
     ),
 )
 TABLES: Final = {table.name: table for table in (PAYMENTS, REFUNDS)}

@@ -49,6 +49,7 @@ def _read_cycle(row: Row) -> CycleResult:
     failed = row["kind"] == "deduction.failed"
     return CycleResult(
         order_id=row["cycle_order_id"],
+        order_table=row["order_table"],
         cycle_payment_id=row["cycle_payment_id"],
         change=_CHANGES.get(row["kind"]),
         cycle_status=row["cycle_status"],
@@ -66,6 +67,7 @@ def _read_cycle(row: Row) -> CycleResult:
 def _read_due(row: Row) -> DueDeduction:
     return DueDeduction(
         order_id=row["cycle_order_id"],
+        order_table=row["order_table"],
         cycle_payment_id=row["cycle_payment_id"],
         deduction_id=row["deduction_id"],
         due_on=row["due_on"],
@@ -81,6 +83,7 @@ def _read_upcoming(row: Row) -> UpcomingDeduction:
     details = row["details"]
     return UpcomingDeduction(
         order_id=row["cycle_order_id"],
+        order_table=row["order_table"],
         cycle_payment_id=row["cycle_payment_id"],
         due_on=date.fromisoformat(details["due_on"]),
         price_fen=details["price_fen"],
@@ -105,6 +108,7 @@ def _read_refund(row: Row) -> RefundResult:
     status = {"refund.refunded": "REFUNDED", "refund.failed": "FAILED"}.get(row["kind"], row["refund_status"])
     return RefundResult(
         order_id=row["order_id"],
+        order_table=row["order_table"],
         refund_found=row["refund_id"] is not None,
         payment_status=status if status in ("REFUNDED", "FAILED") else None,
         already_processed=row["kind"] == "refund.repeated",
@@ -124,7 +128,7 @@ def _read_refund(row: Row) -> RefundResult:
 
 async def _read_payment(tx: Transaction, row: Row) -> PaymentResult:
     order_id = row["order_id"]
-    order = await tx.one("flow.order_amount", order_id) if order_id is not None else None
+    order = await tx.one("flow.order_amount", row["binding_id"], order_id) if order_id is not None else None
     order_amount = whole_fen(order["amount_fen"]) if order is not None else None
     paid = row["paid_amount_fen"]
     # Without an amount column the payment's own amount is all there is to compare with.
@@ -132,6 +136,7 @@ async def _read_payment(tx: Transaction, row: Row) -> PaymentResult:
     status = {"payment.successful": "SUCCESSFUL", "payment.failed": "FAILED"}.get(row["kind"], row["status"])
     return PaymentResult(
         order_id=order_id,
+        order_table=row["order_table"],
         payment_found=row["payment_id"] is not None,
         payment_status=status if status in ("SUCCESSFUL", "FAILED") else None,
         already_processed=row["kind"] == "payment.repeated",

@@ -28,6 +28,7 @@ class DueDeduction:
     """
 
     order_id: int
+    order_table: str | None
     cycle_payment_id: int
     deduction_id: int
     due_on: date
@@ -48,6 +49,7 @@ class CycleResult:
     """
 
     order_id: int
+    order_table: str | None
     cycle_payment_id: int
     change: CycleChange | None
     cycle_status: str
@@ -66,6 +68,7 @@ class UpcomingDeduction:
     """A deduction that is coming, some days before it is due: the moment to tell the payer."""
 
     order_id: int
+    order_table: str | None
     cycle_payment_id: int
     due_on: date
     price_fen: int
@@ -78,11 +81,14 @@ class UpcomingDeduction:
 class RefundResult:
     """The result of a refund, as a flow sees it (Z11). Amounts are fen.
 
-    `already_processed` is false exactly once per refund and final state. `fully_refunded` says whether all that was
-    paid has gone back; `late` that a refund called failed went back after all.
+    `order_table` is the table the order is a row of, as the flow's statements can name it: once another table was
+    bound, orders of two tables may have the same id. `already_processed` is false exactly once per refund and final
+    state. `fully_refunded` says whether all that was paid has gone back; `late` that a refund called failed went back
+    after all.
     """
 
     order_id: int | None
+    order_table: str | None
     refund_found: bool
     payment_status: Literal["REFUNDED", "FAILED"] | None
     already_processed: bool
@@ -102,6 +108,7 @@ class RefundResult:
         """The same under the reference's names: {"orderId", "refundFound", "paymentStatus", "alreadyProcessed", …}."""
         return {
             "orderId": self.order_id,
+            "orderTable": self.order_table,
             "refundFound": self.refund_found,
             "paymentStatus": self.payment_status,
             "alreadyProcessed": self.already_processed,
@@ -118,12 +125,14 @@ class RefundResult:
 class PaymentResult:
     """The result of a payment, as a flow sees it (Z10). Amounts are fen; `None` where there is none.
 
-    `already_processed` is false exactly once per payment and final state; act only then. `amount_matches` says whether
-    what was paid, less what the provider has given back, is the order's amount as it stands now (Z12). `surplus` says
-    that another payment of the same order succeeded before this one: deliver nothing for it.
+    `order_table` as for refunds. `already_processed` is false exactly once per payment and final state; act only then.
+    `amount_matches` says whether what was paid, less what the provider has given back, is the order's amount as it
+    stands now (Z12). `surplus` says that another payment of the same order succeeded before this one: deliver nothing
+    for it.
     """
 
     order_id: int | None
+    order_table: str | None
     payment_found: bool
     payment_status: Literal["SUCCESSFUL", "FAILED"] | None
     already_processed: bool
@@ -149,6 +158,7 @@ class PaymentResult:
 
         return {
             "orderId": self.order_id,
+            "orderTable": self.order_table,
             "paymentFound": self.payment_found,
             "paymentStatus": self.payment_status,
             "alreadyProcessed": self.already_processed,

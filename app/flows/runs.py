@@ -130,21 +130,21 @@ class Flows:
                     f"no flow {row['flow']!r} here: is FLOWS set on this worker, and to the right module?"
                 )
             async with asyncio.timeout(self._timeout_s):
-                await self._take_effect(flow, result, tx)
+                await self._take_effect(flow, result, row["binding_id"], tx)
             if await tx.one("flow.done", claimed["id"], self._clock.now(), row["transaction"]) is None:
                 # Trying again would repeat what it committed.
                 raise FlowGivenUp("it ended the transaction it was given: leave commit and rollback to the worker")
         log.info("flow.done", flow=row["flow"], run_id=claimed["id"], payment_id=row["payment_id"])
 
-    async def _take_effect(self, flow: Flow, result: Result, tx: Transaction) -> None:
+    async def _take_effect(self, flow: Flow, result: Result, binding_id: int | None, tx: Transaction) -> None:
         if isinstance(result, DueDeduction):
             await self._make_order(flow, result, tx)
         elif flow.run is not None:
             await flow.run(result, tx.connection)
         elif isinstance(result, PaymentResult):
-            await set_order_status(result, tx)
+            await set_order_status(result, binding_id, tx)
         elif isinstance(result, RefundResult):
-            await set_refunded_status(result, tx)
+            await set_refunded_status(result, binding_id, tx)
 
     async def _make_order(self, flow: Flow, result: DueDeduction, tx: Transaction) -> None:
         """The order of a deduction and the payment of its first attempt: both, or neither."""

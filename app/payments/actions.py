@@ -8,11 +8,11 @@ close:   question → provider closes → question → CLOSED
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 import structlog
@@ -68,6 +68,9 @@ CREATE_LEASE: Final = timedelta(seconds=30)
 # A page that was issued may be paid a moment after its end; one last question catches it.
 LAST_LOOK: Final = timedelta(minutes=10)
 
+# The number of a binding, and the id of a row of its table.
+OrderKey: TypeAlias = tuple[int, int]
+
 _NUMBER_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -110,13 +113,19 @@ class CreatePayment:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A row of the bound order table. `data` is the whole row as JSON."""
+    """A row of the bound order table, or of one that was bound before. `data` is the whole row as JSON."""
 
+    binding_id: int
     id: int
     owner: str | None
     amount_fen: int | None
     status: str | None
     data: Mapping[str, Any]
+
+    @property
+    def key(self) -> OrderKey:
+        """What tells it from all others."""
+        return self.binding_id, self.id
 
 
 class Payments:
@@ -156,17 +165,23 @@ class Payments:
         return payment if may_see(caller, payment.owner) else None
 
     async def of_order(self, caller: Principal, order_id: int) -> list[Payment]:
-        """An order's payments, oldest first; empty when the order is somebody else's."""
-        if await self.find_order(caller, order_id) is None:
-            return []
-        return (await self.of_orders([order_id])).get(order_id, [])
+        """A bound order's payments, oldest first; empty when the order is somebody else's."""
+        order = await self.find_order(caller, order_id)
+        return [] if order is None else (await self.of_orders([order.key]))[order.key]
 
-    async def of_orders(self, order_ids: Sequence[int]) -> dict[int, list[Payment]]:
-        """Payments by order, whoever asks: the caller has checked the orders."""
-        found: dict[int, list[Payment]] = {}
-        for row in await self._db.all("payment.by_orders", list(order_ids)):
-            found.setdefault(row["order_id"], []).append(read_payment(row))
+    async def of_orders(self, orders: Collection[OrderKey]) -> dict[OrderKey, list[Payment]]:
+        """Payments by order, whoever asks: the caller has checked the orders. One statement for each table."""
+        found: dict[OrderKey, list[Payment]] = {order: [] for order in orders}
+        for binding_id in {binding_id for binding_id, _ in found}:
+            ids = [order_id for of, order_id in found if of == binding_id]
+            for row in await self._db.all("payment.by_orders", binding_id, ids):
+                found[binding_id, row["order_id"]].append(read_payment(row))
         return found
+
+    async def with_order_ids(self, order_ids: Sequence[int]) -> dict[int, Payment]:
+        """By their own id, payments of orders with these ids, of whichever table: watchers take what is theirs."""
+        rows = await self._db.all("payment.by_orders_of_any_table", list(order_ids))
+        return {row["id"]: read_payment(row) for row in rows}
 
     async def by_ids(self, payment_ids: Sequence[int]) -> dict[int, Payment]:
         """Payments by id, whoever asks; one statement."""
@@ -174,14 +189,19 @@ class Payments:
         return {row["id"]: read_payment(row) for row in rows}
 
     async def find_order(self, caller: Principal, order_id: int) -> Order | None:
-        """The order, or None when there is none or it is somebody else's."""
+        """The bound table's order, or None when there is none or it is somebody else's."""
         order = (await self.orders([order_id])).get(order_id)
         return order if order is not None and may_see(caller, order.owner) else None
 
     async def orders(self, order_ids: Sequence[int]) -> dict[int, Order]:
-        """Orders by id, whoever asks; one statement."""
+        """Orders of the bound table by id, whoever asks; one statement."""
         rows = await self._db.all("order.by_ids", list(order_ids))
         return {row["id"]: read_order(row) for row in rows}
+
+    async def orders_of_payments(self, orders: Collection[OrderKey]) -> dict[OrderKey, Order]:
+        """Orders of whichever table, whoever asks; one statement."""
+        rows = await self._db.all("order.of_payments", *(list(column) for column in zip(*orders, strict=True)))
+        return {order.key: order for order in map(read_order, rows)}
 
     # --- creating -------------------------------------------------------------------------------------------------
 
@@ -443,9 +463,15 @@ def first_check(provider: Provider, payment: Payment) -> datetime:
 
 
 def read_order(row: Row) -> Order:
-    """A row of shouyin.bound_order as a value."""
-    amount_fen = whole_fen(row["amount_fen"])
-    return Order(id=row["id"], owner=row["owner"], amount_fen=amount_fen, status=row["status"], data=row["data"])
+    """A row of the columns that every statement in sql/queries/order.sql returns, as a value."""
+    return Order(
+        binding_id=row["binding_id"],
+        id=row["id"],
+        owner=row["owner"],
+        amount_fen=whole_fen(row["amount_fen"]),
+        status=row["status"],
+        data=row["data"],
+    )
 
 
 def not_reached(words: Rejected | None = None) -> Failure:

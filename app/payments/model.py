@@ -43,9 +43,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """One row of shouyin.payment. Amounts are fen. `status` is the stored word, `api_status` the shown one."""
+    """One row of shouyin.payment. Amounts are fen. `status` is the stored word, `api_status` the shown one. `order_id`
+    is a row of the table that `binding_id` stands for."""
 
     id: int
+    binding_id: int
     order_id: int
     owner: str | None
     merchant_account_id: int
@@ -133,6 +135,7 @@ def read_payment(row: Row) -> Payment:
     failure = row["failure"]
     return Payment(
         id=row["id"],
+        binding_id=row["binding_id"],
         order_id=row["order_id"],
         owner=row["owner"],
         merchant_account_id=row["merchant_account_id"],

@@ -99,7 +99,7 @@ async def _transition(tx: Transaction, now: datetime, payment: Payment, report: 
     match report.status:
         case ReportedStatus.SUCCESSFUL if payment.status != "SUCCESSFUL":
             # The surplus of an order paid twice is seen by the second.
-            await tx.one("order.take_turns", payment.order_id)
+            await tx.one("order.take_turns", payment.binding_id, payment.order_id)
             row = await tx.one(
                 "payment.succeed",
                 payment.id,

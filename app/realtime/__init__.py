@@ -114,6 +114,10 @@ class Realtime:
         """Calls back, in every process, with the ids of changed rows of a kind; with () when any may have changed."""
         self._hub.on_change(kind, callback)
 
+    def read_again(self) -> None:
+        """Has everything watched read again: something that no row's announcement tells changed what they are."""
+        self._hub.resync()
+
     @property
     def connected(self) -> bool:
         """Whether this process hears announcements, as far as it knows."""

@@ -6,6 +6,7 @@
 
 create table shouyin.cycle_payment (
   id bigint generated always as identity primary key,
+  binding_id smallint not null,
   order_id bigint not null,
   owner text,
   -- who signs: the order's owner, or who started it where orders have none
@@ -63,10 +64,10 @@ create table shouyin.cycle_payment (
 -- One live agreement per user, merchant and scene: the provider would refuse the second at the payer's face.
 create unique index cycle_payment_live on shouyin.cycle_payment (merchant_account_id, payer, scene)
   where status in ('PENDING', 'ACTIVE', 'SUSPENDED');
-create unique index cycle_payment_idempotency on shouyin.cycle_payment (created_by, idempotency_key)
+create unique index cycle_payment_idempotency on shouyin.cycle_payment (created_by, idempotency_key, binding_id)
   where idempotency_key is not null;
 create index cycle_payment_by_payer on shouyin.cycle_payment (payer, id);
-create index cycle_payment_by_order on shouyin.cycle_payment (order_id);
+create index cycle_payment_by_order on shouyin.cycle_payment (binding_id, order_id);
 create index cycle_payment_by_agreement on shouyin.cycle_payment (agreement_no) where agreement_no is not null;
 -- Of a million cycles the daily run reads those that are due, and none twice.
 create index cycle_payment_due on shouyin.cycle_payment (next_deduction_on, id)
@@ -86,7 +87,8 @@ create table shouyin.deduction (
   number text not null unique,
   -- WAITING for its order; CHARGING until some attempt is known to have taken the money or none is left
   status text not null default 'WAITING' check (status in ('WAITING', 'CHARGING', 'PAID', 'FAILED', 'SKIPPED')),
-  order_id bigint unique,
+  binding_id smallint not null,
+  order_id bigint,
   -- the present attempt
   payment_id bigint references shouyin.payment,
   attempts integer not null default 0,
@@ -101,7 +103,8 @@ create table shouyin.deduction (
   created_at timestamptz not null,
   updated_at timestamptz not null,
   finished_at timestamptz,
-  unique (cycle_payment_id, due_on)
+  unique (cycle_payment_id, due_on),
+  unique (binding_id, order_id)
 );
 create index deduction_to_do on shouyin.deduction (attempt_at, id) where attempt_at is not null;
 
@@ -127,6 +130,15 @@ create table shouyin.deduction_hold (
 
 -- Which columns of the original order a deduction's order takes over; null takes those that say nothing about one order alone.
 alter table shouyin.activation add column cycle_order_columns text[];
+alter table shouyin.former_binding add column cycle_order_columns text[];
+create or replace view shouyin.binding as
+  select binding_id, order_table, order_table_name, amount_column, status_column, paid_status, failed_status, refunded_status,
+    key_column, amount_in_fen, cycle_order_columns
+  from shouyin.activation
+  union all
+  select binding_id, order_table, order_table_name, amount_column, status_column, paid_status, failed_status, refunded_status,
+    key_column, amount_in_fen, cycle_order_columns
+  from shouyin.former_binding;
 
 update shouyin.merchant_account set offers = offers || '{"ALIPAY_CYCLE": []}' where provider = 'ALIPAY';
 
@@ -191,7 +203,8 @@ begin
   select * into feature from shouyin.activation;
   if not found then refusal := 'PAYMENTS_NOT_ACTIVE'; return; end if;
   if p_idempotency_key is not null then
-    select * into cycle from shouyin.cycle_payment c where c.created_by = p_sub and c.idempotency_key = p_idempotency_key;
+    select * into cycle from shouyin.cycle_payment c where c.created_by = p_sub and c.idempotency_key = p_idempotency_key
+      and c.binding_id = feature.binding_id;
     if found then
       replayed := true;
       if cycle.input_hash <> p_input_hash then refusal := 'IDEMPOTENCY_CONFLICT'; end if;
@@ -216,24 +229,26 @@ begin
     if feature.amount_column is not null and bound.amount_fen is distinct from p_price_fen then
       refusal := 'AMOUNT_MISMATCH'; return;
     end if;
-    if exists (select from shouyin.payment p where p.order_id = p_order_id and p.status = 'SUCCESSFUL') then
-      refusal := 'ORDER_ALREADY_PAID'; return;
-    end if;
+    if exists (
+      select from shouyin.payment p
+      where p.binding_id = feature.binding_id and p.order_id = p_order_id and p.status = 'SUCCESSFUL')
+    then refusal := 'ORDER_ALREADY_PAID'; return; end if;
   end if;
 
   signer := coalesce(nullif(bound.owner, ''), p_sub);
   begin
-    insert into shouyin.cycle_payment (order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen,
+    insert into shouyin.kept_order (binding_id, order_id) values (feature.binding_id, p_order_id) on conflict do nothing;
+    insert into shouyin.cycle_payment (binding_id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen,
       ceiling_fen, interval_days, external_agreement_no, first_deduction_on, return_url, created_by, idempotency_key,
       input_hash, correlation_id, expires_at, created_at, updated_at, check_at)
-    values (p_order_id, bound.owner, signer, account.id, account.provider, p_method, p_scene, p_subject, p_price_fen,
+    values (feature.binding_id, p_order_id, bound.owner, signer, account.id, account.provider, p_method, p_scene, p_subject, p_price_fen,
       p_ceiling_fen, p_interval_days, p_external_agreement_no, p_first_deduction_on, p_return_url, p_sub, p_idempotency_key,
       p_input_hash, p_correlation_id, p_expires_at, p_now, p_now, p_check_at)
     returning * into cycle;
     if p_out_trade_no is not null then
-      insert into shouyin.payment (order_id, owner, merchant_account_id, provider, method, amount_fen, subject, out_trade_no,
-        return_url, created_by, input_hash, correlation_id, expires_at, created_at, updated_at, check_at, cycle_payment_id)
-      values (p_order_id, bound.owner, account.id, account.provider, p_method, p_price_fen, p_subject, p_out_trade_no,
+      insert into shouyin.payment (binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, subject,
+        out_trade_no, return_url, created_by, input_hash, correlation_id, expires_at, created_at, updated_at, check_at, cycle_payment_id)
+      values (feature.binding_id, p_order_id, bound.owner, account.id, account.provider, p_method, p_price_fen, p_subject, p_out_trade_no,
         p_return_url, p_sub, p_input_hash, p_correlation_id, p_expires_at, p_now, p_now, p_check_at, cycle.id)
       returning id into first_id;
       update shouyin.cycle_payment c set first_payment_id = first_id where c.id = cycle.id returning c.* into cycle;
@@ -249,7 +264,8 @@ begin
         and c.status in ('PENDING', 'ACTIVE', 'SUSPENDED');
       cycle := null; refusal := 'SCENE_ALREADY_SIGNED'; return;
     end if;
-    select * into strict cycle from shouyin.cycle_payment c where c.created_by = p_sub and c.idempotency_key = p_idempotency_key;
+    select * into strict cycle from shouyin.cycle_payment c where c.created_by = p_sub and c.idempotency_key = p_idempotency_key
+      and c.binding_id = feature.binding_id;
     replayed := true;
     if cycle.input_hash <> p_input_hash then refusal := 'IDEMPOTENCY_CONFLICT'; end if;
     return;
@@ -260,14 +276,15 @@ end $$;
 
 -- The order of a deduction: the original's row once more, at the deduction's price. Key, status, generated columns and what a
 -- function fills in by default (times, numbers) are left to the table, and so are columns that must be unique.
-create function shouyin.copy_order(p_order_id bigint, p_price_fen bigint) returns bigint language plpgsql as $$
+create function shouyin.copy_order(p_binding_id smallint, p_order_id bigint, p_price_fen bigint) returns bigint
+  language plpgsql as $$
 declare
-  feature shouyin.activation;
+  feature shouyin.binding;
   names text;
   sources text;
   made bigint;
 begin
-  select * into strict feature from shouyin.activation;
+  select * into strict feature from shouyin.binding b where b.binding_id = p_binding_id;
   select string_agg(format('%I', a.attname), ', ' order by a.attnum),
     string_agg(case when a.attname is distinct from feature.amount_column then format('o.%I', a.attname)
       when feature.amount_in_fen then '$2' else '$2::numeric / 100' end, ', ' order by a.attnum)
@@ -307,20 +324,24 @@ begin
   select * into strict cycle from shouyin.cycle_payment c where c.id = due.cycle_payment_id;
   if due.status not in ('WAITING', 'CHARGING') or cycle.status <> 'ACTIVE' or cycle.ending then refusal := 'OVER'; return; end if;
   if due.payment_id is not null and due.payment_id is distinct from due.settled_payment_id then refusal := 'UNSETTLED'; return; end if;
-  select a.amount_column is not null into priced from shouyin.activation a;
-  select o.owner, o.amount_fen into bound from shouyin.bound_order o where o.id = p_order_id for no key update;
-  if not found then refusal := 'ORDER_NOT_FOUND'; return; end if;
+  -- The table is that of the order it began with, which need not be the one that is bound now.
+  select b.amount_column is not null into strict priced from shouyin.binding b where b.binding_id = cycle.binding_id;
+  execute format('select o.owner, o.amount_fen::numeric as amount_fen from shouyin.bound_order_%s o where o.id = $1'
+    || ' for no key update', cycle.binding_id) into bound using p_order_id;
+  if bound is null then refusal := 'ORDER_NOT_FOUND'; return; end if;
   order_amount_fen := bound.amount_fen;
   if priced and bound.amount_fen is distinct from due.price_fen then refusal := 'AMOUNT_MISMATCH'; return; end if;
   if p_order_id = cycle.order_id or exists (
-    select from shouyin.deduction d where d.order_id = p_order_id and d.id <> due.id)
+    select from shouyin.deduction d where d.binding_id = due.binding_id and d.order_id = p_order_id and d.id <> due.id)
   then refusal := 'ORDER_NOT_NEW'; return; end if;
-  if exists (select from shouyin.payment p where p.order_id = p_order_id and p.status = 'SUCCESSFUL') then
-    refusal := 'ORDER_ALREADY_PAID'; return;
-  end if;
-  insert into shouyin.payment (order_id, owner, merchant_account_id, provider, method, amount_fen, subject, out_trade_no,
+  if exists (
+    select from shouyin.payment p
+    where p.binding_id = cycle.binding_id and p.order_id = p_order_id and p.status = 'SUCCESSFUL')
+  then refusal := 'ORDER_ALREADY_PAID'; return; end if;
+  insert into shouyin.kept_order (binding_id, order_id) values (cycle.binding_id, p_order_id) on conflict do nothing;
+  insert into shouyin.payment (binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, subject, out_trade_no,
     created_by, input_hash, correlation_id, expires_at, created_at, updated_at, cycle_payment_id, deduction_id)
-  values (p_order_id, bound.owner, cycle.merchant_account_id, cycle.provider, cycle.method, due.price_fen, cycle.subject,
+  values (cycle.binding_id, p_order_id, bound.owner, cycle.merchant_account_id, cycle.provider, cycle.method, due.price_fen, cycle.subject,
     due.number || lpad((due.attempts + 1)::text, 3, '0'), cycle.created_by, '', cycle.correlation_id, p_expires_at, p_now, p_now,
     cycle.id, due.id)
   returning id into payment_id;
@@ -329,4 +350,65 @@ begin
   where d.id = due.id;
   insert into shouyin.event (kind, payment_id, cycle_payment_id, deduction_id, order_id, correlation_id, created_at)
   values ('payment.created', payment_id, cycle.id, due.id, p_order_id, cycle.correlation_id, p_now);
+end $$;
+
+-- As 0009 has it, with the template of deductions' orders.
+create or replace function shouyin.set_binding_aside(
+  p_now timestamptz, out plan text, out plan_expires_at timestamptz, out plan_warned_days smallint
+) language plpgsql as $$
+declare
+  former shouyin.activation;
+begin
+  delete from shouyin.activation returning * into strict former;
+  insert into shouyin.former_binding (binding_id, order_table, order_table_name, key_column, owner_column, amount_column,
+    amount_in_fen, status_column, paid_status, failed_status, refunded_status, drop_guarded, activated_at, replaced_at,
+    cycle_order_columns)
+  values (former.binding_id, former.order_table, former.order_table_name, former.key_column, former.owner_column,
+    former.amount_column, former.amount_in_fen, former.status_column, former.paid_status, former.failed_status,
+    former.refunded_status, former.drop_guarded, former.activated_at, p_now, former.cycle_order_columns);
+  execute format('drop trigger shouyin_announce_insert on %s', former.order_table);
+  execute format('drop trigger shouyin_announce_update on %s', former.order_table);
+  insert into shouyin.change (subject, row_id) values ('activation', former.binding_id);
+  plan := former.plan;
+  plan_expires_at := former.plan_expires_at;
+  plan_warned_days := former.plan_warned_days;
+end $$;
+
+-- What everybody with a token may do at first, and again after payments were turned off.
+create function shouyin.grant_defaults(p_now timestamptz) returns void language sql as $$
+  insert into shouyin.permission (role, action, granted_by, granted_at)
+  select '*', action, 'migration', p_now
+  from unnest(array['payment.create', 'payment.close', 'payment.sync', 'cycle.start', 'cycle.cancel', 'cycle.pause']) as action
+$$;
+
+create or replace function shouyin.hold_payments() returns void language plpgsql as $$
+declare
+  bound regclass;
+begin
+  lock table shouyin.activation, shouyin.former_binding in access exclusive mode;
+  for bound in select b.order_table from shouyin.binding b loop
+    execute format('lock table %s in access exclusive mode', bound);
+  end loop;
+  lock table shouyin.cycle_payment, shouyin.payment, shouyin.refund, shouyin.deduction, shouyin.deduction_hold,
+    shouyin.flow_run, shouyin.event, shouyin.difference, shouyin.notification, shouyin.merchant_account, shouyin.permission,
+    shouyin.kept_order in access exclusive mode;
+end $$;
+
+create or replace function shouyin.clear_payments(p_now timestamptz) returns void language plpgsql as $$
+declare
+  money text;
+begin
+  insert into shouyin.change (subject, row_id, version) select 'merchant_account', id, version from shouyin.merchant_account;
+  insert into shouyin.change (subject, row_id) values ('activation', 1);
+  perform shouyin.unbind_order_table();
+  foreach money in array array['payment', 'refund', 'cycle_payment', 'deduction'] loop
+    execute format('alter table shouyin.%I disable trigger refuse_truncate', money);
+  end loop;
+  truncate shouyin.flow_run, shouyin.event, shouyin.difference, shouyin.notification, shouyin.refund, shouyin.payment,
+    shouyin.cycle_payment, shouyin.deduction, shouyin.deduction_hold, shouyin.merchant_account;
+  foreach money in array array['payment', 'refund', 'cycle_payment', 'deduction'] loop
+    execute format('alter table shouyin.%I enable trigger refuse_truncate', money);
+  end loop;
+  delete from shouyin.permission;
+  perform shouyin.grant_defaults(p_now);
 end $$;

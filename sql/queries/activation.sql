@@ -1,6 +1,5 @@
 -- name: find
-select order_table_name, key_column, owner_column, amount_column, amount_in_fen, status_column, paid_status, failed_status,
-  refunded_status, plan, plan_expires_at, drop_guarded
+select binding_id, order_table::oid::bigint as oid, order_table_name, plan, plan_expires_at
 from shouyin.activation;
 
 -- name: methods
@@ -34,13 +33,27 @@ order by a.attnum;
 -- One activation at a time.
 select pg_advisory_xact_lock(5346700003);
 
+-- name: binding
+-- What the built-in flows know of a payment's table, whether it is bound now or was. $1 binding
+select status_column, paid_status, failed_status, refunded_status from shouyin.binding where binding_id = $1;
+
 -- name: bind
-select shouyin.bind_order_table($1::bigint::oid::regclass, $2, $3, $4, $5, $6) as drop_guarded;
+-- See shouyin.bind_order_table.
+select drop_guarded, binding_id from shouyin.bind_order_table($1::bigint::oid::regclass, $2, $3, $4, $5, $6);
+
+-- name: hold_bindings
+-- See shouyin.hold_bindings. $1 the table that will be bound
+select shouyin.hold_bindings($1::bigint::oid::regclass);
+
+-- name: set_aside
+-- See shouyin.set_binding_aside. $1 now
+select plan, plan_expires_at, plan_warned_days from shouyin.set_binding_aside($1);
 
 -- name: insert
 insert into shouyin.activation (order_table, order_table_name, key_column, owner_column, amount_column, amount_in_fen,
-  status_column, paid_status, failed_status, refunded_status, drop_guarded, activated_at)
-values ($1::bigint::oid::regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+  status_column, paid_status, failed_status, refunded_status, drop_guarded, binding_id, activated_at, plan, plan_expires_at,
+  plan_warned_days)
+values ($1::bigint::oid::regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 returning id;
 
 -- name: plan

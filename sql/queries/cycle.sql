@@ -12,7 +12,7 @@ select refusal, live_id, order_amount_fen, account_version, replayed, (cycle).*
 from shouyin.open_cycle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21);
 
 -- name: find
-select id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
+select id, binding_id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
   external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,
   plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action, return_url, first_payment_id,
   created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at, valid_until, check_at, check_attempts,
@@ -20,7 +20,7 @@ select id, order_id, owner, payer, merchant_account_id, provider, method, scene,
 from shouyin.cycle_payment where id = $1;
 
 -- name: by_ids
-select id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
+select id, binding_id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
   external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,
   plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action, return_url, first_payment_id,
   created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at, valid_until, check_at, check_attempts,
@@ -29,7 +29,7 @@ from shouyin.cycle_payment where id = any($1::bigint[]);
 
 -- name: of_payer
 -- Newest first. Leans on cycle_payment_by_payer. $1 the payer, $2 ids below this or null, $3 how many
-select id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
+select id, binding_id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
   external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,
   plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action, return_url, first_payment_id,
   created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at, valid_until, check_at, check_attempts,
@@ -40,7 +40,7 @@ order by id desc limit $3;
 -- name: lock_by_numbers
 -- By our number, or where the provider names only its own by that. $1 external_agreement_no or null, $2 agreement_no or null,
 -- $3 provider
-select id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
+select id, binding_id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
   external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,
   plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action, return_url, first_payment_id,
   created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at, valid_until, check_at, check_attempts,
@@ -212,7 +212,7 @@ select id from coming;
 update shouyin.cycle_payment set check_at = $2, check_attempts = check_attempts + 1
 where id = any (array(
   select id from shouyin.cycle_payment where check_at <= $1 order by check_at limit $3 for no key update skip locked))
-returning id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen,
+returning id, binding_id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen,
   interval_days, external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on,
   next_deduction_on, plan_on, plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action,
   return_url, first_payment_id, created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at,
@@ -236,9 +236,8 @@ returning id;
 
 -- name: payments
 -- The payments of cycles, oldest first. Leans on payment_by_cycle. $1 cycles
-select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  reserved_refund_fen, subject,
-  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
-  correlation_id, expires_at,
-  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
+select id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+  refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+  app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+  check_at, check_attempts, cycle_payment_id, deduction_id, version
 from shouyin.payment where cycle_payment_id = any($1::bigint[]) order by cycle_payment_id, id;

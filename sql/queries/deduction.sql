@@ -6,14 +6,14 @@
 -- Dates before $4 were missed for too long and are passed over. Leans on cycle_payment_due.
 -- $1 the last date that is due, $2 now, $3 how many, $4 the oldest date that is charged late, $5 days between notice and deduction
 with due as (
-  select id, merchant_account_id, order_id, next_deduction_on, deductions, price_fen, correlation_id, interval_days
+  select id, binding_id, merchant_account_id, order_id, next_deduction_on, deductions, price_fen, correlation_id, interval_days
   from shouyin.cycle_payment
   where status = 'ACTIVE' and not ending and open_deduction_id is null and next_deduction_on <= $1
   order by next_deduction_on, id limit $3 for no key update skip locked
 ), opened as (
-  insert into shouyin.deduction (cycle_payment_id, merchant_account_id, due_on, sequence, price_fen, number, status, created_at,
+  insert into shouyin.deduction (cycle_payment_id, binding_id, merchant_account_id, due_on, sequence, price_fen, number, status, created_at,
     updated_at, finished_at)
-  select id, merchant_account_id, next_deduction_on, deductions + 1, price_fen,
+  select id, binding_id, merchant_account_id, next_deduction_on, deductions + 1, price_fen,
     'SD' || to_char(next_deduction_on, 'YYYYMMDD') || upper(substr(replace(gen_random_uuid()::text, '-', ''), 1, 8))
       || upper(substr(replace(gen_random_uuid()::text, '-', ''), 1, 4)),
     case when next_deduction_on < $4 then 'SKIPPED' else 'WAITING' end, $2, $2,
@@ -47,11 +47,10 @@ order by due_on desc limit $3;
 
 -- name: payments
 -- Every attempt of these deductions, oldest first. Leans on payment_by_deduction. $1 deductions
-select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  reserved_refund_fen, subject,
-  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
-  correlation_id, expires_at,
-  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
+select id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+  refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+  app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+  check_at, check_attempts, cycle_payment_id, deduction_id, version
 from shouyin.payment where deduction_id = any($1::bigint[]) order by deduction_id, id;
 
 -- name: open_attempt
@@ -59,8 +58,8 @@ from shouyin.payment where deduction_id = any($1::bigint[]) order by deduction_i
 select refusal, order_amount_fen, payment_id from shouyin.open_attempt($1, $2, $3, $4);
 
 -- name: copy_order
--- See shouyin.copy_order.
-select shouyin.copy_order($1, $2) as id;
+-- See shouyin.copy_order. $1 cycle, $2 price_fen
+select shouyin.copy_order(c.binding_id, c.order_id, $2) as id from shouyin.cycle_payment c where c.id = $1;
 
 -- name: claim_due
 -- Takes deductions to work on, for $2 (the lease) at most $3, none of a merchant account that is held. Leans on deduction_to_do.

@@ -1,11 +1,14 @@
 -- What leaves as CSV, in pages: each begins after the last row of the page before it, so that nothing is held open while
--- somebody slowly reads. A payment's status is the one clients see; refunds count where they went through.
+-- somebody slowly reads. A payment's status is the one clients see; refunds count where they went through. `order_table` tells
+-- orders apart that have the same id;
+-- looked up for each row, so that it can leave none out.
 
 -- name: paid_payments
 -- Leans on payment_by_paid_at. $1 from, $2 until (exclusive), $3 after this instant and $4 this id, $5 statuses or null, $6 how
 -- many
-select id, order_id, owner, provider, method, merchant_account_id, subject, out_trade_no, transaction_id, s.status, amount_fen,
-  paid_amount_fen, refunded_amount_fen, created_by, created_at, paid_at, version
+select p.id, p.order_id, p.owner, p.provider, p.method, p.merchant_account_id, p.subject, p.out_trade_no, p.transaction_id,
+  s.status, p.amount_fen, p.paid_amount_fen, p.refunded_amount_fen, p.created_by, p.created_at, p.paid_at,
+  (select b.order_table_name from shouyin.binding b where b.binding_id = p.binding_id) as order_table, p.version
 from shouyin.payment p
 cross join lateral (select case when p.refunded_amount_fen = 0 then 'SUCCESSFUL'
   when p.refunded_amount_fen = p.paid_amount_fen then 'REFUNDED' else 'PARTIALLY_REFUNDED' end as status) s
@@ -16,8 +19,10 @@ order by p.paid_at, p.id limit $6;
 -- name: made_refunds
 -- Leans on refund_by_refunded_at. Arguments as above.
 select r.id, r.payment_id, r.order_id, r.owner, r.merchant_account_id, p.out_trade_no, r.out_refund_no, r.provider_refund_id,
-  r.status, r.reason, r.amount_fen, r.amount_fen as refunded_amount_fen, r.created_by, r.created_at, r.refunded_at, r.version
-from shouyin.refund r join shouyin.payment p on p.id = r.payment_id
+  r.status, r.reason, r.amount_fen, r.amount_fen as refunded_amount_fen, r.created_by, r.created_at, r.refunded_at,
+  (select b.order_table_name from shouyin.binding b where b.binding_id = p.binding_id) as order_table, r.version
+from shouyin.refund r
+join shouyin.payment p on p.id = r.payment_id
 where r.refunded_at >= $1 and r.refunded_at < $2 and (r.refunded_at, r.id) > ($3::timestamptz, $4::bigint)
   and r.status = 'REFUNDED' and ($5::text[] is null or r.status = any($5))
 order by r.refunded_at, r.id limit $6;
@@ -31,18 +36,22 @@ select count(*) as rows from shouyin.refund where refunded_at >= $1 and refunded
 
 -- name: all_payments
 -- $1 after this id, $2 how many
-select id, order_id, owner, provider, method, merchant_account_id, subject, out_trade_no, transaction_id,
-  case when status = 'CREATED' then 'PENDING' when status <> 'SUCCESSFUL' or refunded_amount_fen = 0 then status
-    when refunded_amount_fen = paid_amount_fen then 'REFUNDED' else 'PARTIALLY_REFUNDED' end as status,
-  amount_fen, paid_amount_fen, refunded_amount_fen, created_by, created_at, paid_at, version
-from shouyin.payment where id > $1 order by id limit $2;
+select p.id, p.order_id, p.owner, p.provider, p.method, p.merchant_account_id, p.subject, p.out_trade_no, p.transaction_id,
+  case when p.status = 'CREATED' then 'PENDING' when p.status <> 'SUCCESSFUL' or p.refunded_amount_fen = 0 then p.status
+    when p.refunded_amount_fen = p.paid_amount_fen then 'REFUNDED' else 'PARTIALLY_REFUNDED' end as status,
+  p.amount_fen, p.paid_amount_fen, p.refunded_amount_fen, p.created_by, p.created_at, p.paid_at,
+  (select b.order_table_name from shouyin.binding b where b.binding_id = p.binding_id) as order_table, p.version
+from shouyin.payment p
+where p.id > $1 order by p.id limit $2;
 
 -- name: all_refunds
 -- $1 after this id, $2 how many
 select r.id, r.payment_id, r.order_id, r.owner, r.merchant_account_id, p.out_trade_no, r.out_refund_no, r.provider_refund_id,
   case r.status when 'CREATED' then 'PENDING' else r.status end as status, r.reason, r.amount_fen,
-  case r.status when 'REFUNDED' then r.amount_fen end as refunded_amount_fen, r.created_by, r.created_at, r.refunded_at, r.version
-from shouyin.refund r join shouyin.payment p on p.id = r.payment_id
+  case r.status when 'REFUNDED' then r.amount_fen end as refunded_amount_fen, r.created_by, r.created_at, r.refunded_at,
+  (select b.order_table_name from shouyin.binding b where b.binding_id = p.binding_id) as order_table, r.version
+from shouyin.refund r
+join shouyin.payment p on p.id = r.payment_id
 where r.id > $1 order by r.id limit $2;
 
 -- name: stand

@@ -25,7 +25,8 @@ returning id, flow, attempts;
 -- The run and what it is about, for the transaction in which it takes effect, and that transaction's number. No row:
 -- already done.
 select r.id, r.flow, r.trigger, r.attempts, e.id as event_id, e.kind, e.details, e.correlation_id, e.order_id as event_order_id,
-  p.id as payment_id, p.order_id, p.status, p.method, p.amount_fen, p.paid_amount_fen,
+  p.id as payment_id, p.binding_id, p.order_id,
+  b.order_table::text as order_table, p.status, p.method, p.amount_fen, p.paid_amount_fen,
   p.refunded_amount_fen, p.out_trade_no, p.transaction_id, p.late, p.paid_at, pg_current_xact_id()::text as transaction,
   e.refund_id, f.status as refund_status, f.amount_fen as refund_amount_fen, f.out_refund_no, f.reason,
   e.cycle_payment_id, c.order_id as cycle_order_id, c.status as cycle_status, c.price_fen as cycle_price_fen, c.subject,
@@ -36,15 +37,16 @@ join shouyin.event e on e.id = r.event_id
 left join shouyin.payment p on p.id = e.payment_id
 left join shouyin.refund f on f.id = e.refund_id
 left join shouyin.cycle_payment c on c.id = e.cycle_payment_id
+left join shouyin.binding b on b.binding_id = coalesce(p.binding_id, c.binding_id)
 left join shouyin.deduction d on d.id = e.deduction_id
 where r.id = $1 and r.status = 'WAITING'
 for no key update of r;
 
 -- name: order_amount
--- The order's amount as it stands now, and whether orders have amounts of their own at all.
-select o.amount_fen::numeric as amount_fen, a.amount_column is not null as priced
-from shouyin.bound_order o, shouyin.activation a
-where o.id = $1::bigint;
+-- The order's amount as it stands now, and whether orders have amounts of their own at all. $1 binding, $2 order
+select o.amount_fen, b.amount_column is not null as priced
+from shouyin.binding b cross join lateral shouyin.orders_of(b.binding_id, array[$2::bigint]) o
+where b.binding_id = $1;
 
 -- name: done
 -- $1 id, $2 now, $3 the transaction that `lock` began in. No row: this is another one, because the flow ended that.
@@ -81,24 +83,18 @@ from shouyin.flow_run r join shouyin.event e on e.id = r.event_id
 where r.id = $1;
 
 -- name: mark_paid
--- The built-in flow: the order's status column, unless it says so already. $1 order, $2 the status, $3 the same as text
--- ($2 takes the column's own type, an enum perhaps).
-update shouyin.bound_order set status = $2
-where id = $1::bigint and status::text is distinct from $3::text
-returning id::bigint as id;
+-- The built-in flow: the order's status column, unless it says so already. $1 binding, $2 order, $3 the status
+select shouyin.mark_order($1, $2, $3) as marked;
 
 -- name: mark_refunded
--- $1 order, $2 the status. Not while another payment of the order keeps its money: the order is still paid for.
-update shouyin.bound_order set status = $2
-where id = $1::bigint
-  and not exists (
-    select from shouyin.payment p
-    where p.order_id = $1::bigint and p.status = 'SUCCESSFUL' and p.refunded_amount_fen < p.paid_amount_fen)
-returning id::bigint as id;
+-- $1 binding, $2 order, $3 the status. Not while another payment of the order keeps its money: the order is still paid for.
+select shouyin.mark_order($1, $2, $3) as marked
+where not exists (
+  select from shouyin.payment p
+  where p.binding_id = $1 and p.order_id = $2 and p.status = 'SUCCESSFUL' and p.refunded_amount_fen < p.paid_amount_fen);
 
 -- name: mark_failed
--- Not when another payment of the order succeeded. $1 order, $2 the status
-update shouyin.bound_order set status = $2
-where id = $1::bigint
-  and not exists (select from shouyin.payment p where p.order_id = $1::bigint and p.status = 'SUCCESSFUL')
-returning id::bigint as id;
+-- Not when another payment of the order succeeded. $1 binding, $2 order, $3 the status
+select shouyin.mark_order($1, $2, $3) as marked
+where not exists (
+  select from shouyin.payment p where p.binding_id = $1 and p.order_id = $2 and p.status = 'SUCCESSFUL');

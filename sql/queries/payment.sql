@@ -8,45 +8,51 @@ from shouyin.open_payment($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
   $22);
 
 -- name: find
-select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  reserved_refund_fen, subject,
-  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
-  correlation_id, expires_at,
-  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
+select id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+  refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+  app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+  check_at, check_attempts, cycle_payment_id, deduction_id, version
 from shouyin.payment where id = $1;
 
 -- name: by_ids
-select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  reserved_refund_fen, subject,
-  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
-  correlation_id, expires_at,
-  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
+select id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+  refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+  app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+  check_at, check_attempts, cycle_payment_id, deduction_id, version
 from shouyin.payment where id = any($1::bigint[]);
 
 -- name: by_orders
--- Leans on payment_by_order.
-select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  reserved_refund_fen, subject,
-  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
-  correlation_id, expires_at,
-  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
-from shouyin.payment where order_id = any($1::bigint[]) order by order_id, id;
+-- Payments of one binding's orders. Leans on payment_by_order. $1 binding, $2 order ids
+select id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+  refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+  app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+  check_at, check_attempts, cycle_payment_id, deduction_id, version
+from shouyin.payment where binding_id = $1 and order_id = any($2::bigint[]) order by order_id, id;
+
+-- name: by_orders_of_any_table
+-- For watchers, who take from these what is of their own order: the same id may be an order of several tables. Leans on
+-- payment_by_order. $1 order ids
+select id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+  refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+  app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+  check_at, check_attempts, cycle_payment_id, deduction_id, version
+from shouyin.payment
+where binding_id = any(array(select b.binding_id from shouyin.binding b)) and order_id = any($1::bigint[])
+order by binding_id, order_id, id;
 
 -- name: lock_by_number
-select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  reserved_refund_fen, subject,
-  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
-  correlation_id, expires_at,
-  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
+select id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+  refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+  app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+  check_at, check_attempts, cycle_payment_id, deduction_id, version
 from shouyin.payment where out_trade_no = $1 for no key update;
 
 -- name: lock
 -- $1 id
-select id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  reserved_refund_fen, subject,
-  out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
-  correlation_id, expires_at,
-  created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
+select id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+  refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+  app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+  check_at, check_attempts, cycle_payment_id, deduction_id, version
 from shouyin.payment where id = $1 for no key update;
 
 -- name: accept
@@ -57,11 +63,10 @@ with accepted as (
   set status = 'PENDING', action = $2, transaction_id = coalesce($3, transaction_id), updated_at = $4, check_at = $5,
     check_attempts = 0, failure = null
   where id = $1 and status = 'CREATED'
-  returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  reserved_refund_fen,
-    subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url,
-    created_by, correlation_id,
-    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
+  returning id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+    refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+    app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+    check_at, check_attempts, cycle_payment_id, deduction_id, version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
   select 'payment.pending', id, order_id, correlation_id, $4 from accepted
@@ -80,11 +85,10 @@ with failed as (
   update shouyin.payment
   set status = 'FAILED', failure = $2, updated_at = $3, check_at = null
   where id = $1 and status = any($4::text[])
-  returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  reserved_refund_fen,
-    subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url,
-    created_by, correlation_id,
-    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
+  returning id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+    refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+    app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+    check_at, check_attempts, cycle_payment_id, deduction_id, version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
   select 'payment.failed', id, order_id, correlation_id, $3 from failed
@@ -97,11 +101,10 @@ with closed as (
   update shouyin.payment
   set status = 'CLOSED', updated_at = $2, check_at = $3
   where id = $1 and status in ('CREATED', 'PENDING')
-  returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  reserved_refund_fen,
-    subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url,
-    created_by, correlation_id,
-    expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version
+  returning id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+    refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+    app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+    check_at, check_attempts, cycle_payment_id, deduction_id, version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, correlation_id, created_at)
   select 'payment.closed', id, order_id, correlation_id, $2 from closed
@@ -120,17 +123,16 @@ with before as (
     paid_at = coalesce($5::timestamptz, $6::timestamptz), updated_at = $6, failure = null, late = before.late, check_at = null
   from before
   where p.id = before.id and p.status in ('CREATED', 'PENDING', 'CLOSED', 'FAILED')
-  returning p.id, p.order_id, p.owner, p.merchant_account_id, p.provider, p.method, p.amount_fen, p.paid_amount_fen,
-    p.refunded_amount_fen, p.reserved_refund_fen, p.subject, p.out_trade_no, p.transaction_id, p.status, p.failure,
-    p.action, p.openid, p.app_id,
-    p.client_address, p.return_url, p.created_by, p.correlation_id, p.expires_at, p.created_at, p.updated_at, p.paid_at,
-    p.late, p.check_at,
-    p.check_attempts, p.cycle_payment_id, p.deduction_id, p.version
+  returning p.id, p.binding_id, p.order_id, p.owner, p.merchant_account_id, p.provider, p.method, p.amount_fen,
+    p.paid_amount_fen, p.refunded_amount_fen, p.reserved_refund_fen, p.subject, p.out_trade_no, p.transaction_id,
+    p.status, p.failure, p.action, p.openid, p.app_id, p.client_address, p.return_url, p.created_by, p.correlation_id,
+    p.expires_at, p.created_at, p.updated_at, p.paid_at, p.late, p.check_at, p.check_attempts, p.cycle_payment_id, p.deduction_id, p.version
 ), happened as (
   insert into shouyin.event (kind, payment_id, order_id, details, correlation_id, created_at)
   select 'payment.successful', id, order_id,
     jsonb_build_object('late', late, 'surplus', exists (
-      select from shouyin.payment o where o.order_id = paid.order_id and o.status = 'SUCCESSFUL' and o.id <> paid.id)),
+      select from shouyin.payment o
+      where o.binding_id = paid.binding_id and o.order_id = paid.order_id and o.status = 'SUCCESSFUL' and o.id <> paid.id)),
     correlation_id, $6
   from paid
 )
@@ -142,11 +144,10 @@ update shouyin.payment
 set check_at = $2, check_attempts = check_attempts + 1
 where id = any (array(
   select id from shouyin.payment where check_at <= $1 order by check_at limit $3 for no key update skip locked))
-returning id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen, refunded_amount_fen,
-  reserved_refund_fen,
-  subject, out_trade_no, transaction_id, status, failure, action, openid, app_id, client_address, return_url, created_by,
-  correlation_id,
-  expires_at, created_at, updated_at, paid_at, late, check_at, check_attempts, cycle_payment_id, deduction_id, version;
+returning id, binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, paid_amount_fen,
+  refunded_amount_fen, reserved_refund_fen, subject, out_trade_no, transaction_id, status, failure, action, openid,
+  app_id, client_address, return_url, created_by, correlation_id, expires_at, created_at, updated_at, paid_at, late,
+  check_at, check_attempts, cycle_payment_id, deduction_id, version;
 
 -- name: check_later
 -- Sets the next question, unless something set another one since the claim. $1 id, $2 check_at (null: nothing left to

@@ -1,5 +1,6 @@
 """When money is taken, without a clock and without a database."""
 
+import itertools
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
@@ -101,7 +102,7 @@ def test_resuming_goes_on_at_the_next_date_of_the_same_grid(first: date, interva
 def test_dates_keep_their_distance_over_month_ends_and_leap_days(first: date, interval: int, count: int) -> None:
     dates = upcoming(first, interval, count)
     assert dates[0] == first
-    assert {(later - earlier).days for earlier, later in zip(dates, dates[1:], strict=False)} <= {interval}
+    assert {(later - earlier).days for earlier, later in itertools.pairwise(dates)} <= {interval}
 
 
 def test_29_february_is_a_date_like_any_other() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import os
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -355,7 +356,7 @@ async def test_a_page_leans_on_its_index(shop: Shop, name: str) -> None:
     )
     await shop.connection.execute("vacuum analyze")
     plan = await plan_of(shop.connection, name)
-    assert "Seq Scan" not in plan
+    assert not re.search(r"Seq Scan on (payment|refund)|Sort", plan)
     assert ("payment_by_paid_at" if "payments" in name else "refund_by_refunded_at") in plan
 
 

@@ -14,7 +14,7 @@ ROW: dict[str, Any] = {
     "subject": "茶", "out_trade_no": "SY1", "transaction_id": "2026112122001400000000000001", "status": "SUCCESSFUL",
     "amount_fen": 1230, "paid_amount_fen": 1230, "refunded_amount_fen": 0, "created_by": "7",
     "created_at": datetime(2026, 10, 31, 15, 59, 59, 999999, UTC), "paid_at": datetime(2026, 10, 31, 16, 0, tzinfo=UTC),
-    "version": 3,
+    "order_table": "public.orders", "version": 3,
 }  # fmt: skip
 
 
@@ -31,9 +31,10 @@ def test_a_file_has_a_head_rows_and_the_totals() -> None:
     assert text.count(b"\r\n") == text.count(b"\n") == 4
     assert text.decode("utf-8-sig").splitlines()[1:] == [
         "12,7,7,ALIPAY,ALIPAY_PAGE,1,茶,SY1,2026112122001400000000000001,SUCCESSFUL,12.30,12.30,0.00,7,"
-        "2026-10-31 23:59:59,2026-11-01 00:00:00",
-        "13,7,7,ALIPAY,ALIPAY_PAGE,1,茶,SY1,2026112122001400000000000001,SUCCESSFUL,12.30,,0.00,7,2026-10-31 23:59:59,",
-        "total: 2 rows,,,,,,,,,,24.60,12.30,0.00,,,",
+        "2026-10-31 23:59:59,2026-11-01 00:00:00,public.orders",
+        "13,7,7,ALIPAY,ALIPAY_PAGE,1,茶,SY1,2026112122001400000000000001,SUCCESSFUL,12.30,,0.00,7,"
+        "2026-10-31 23:59:59,,public.orders",
+        "total: 2 rows,,,,,,,,,,24.60,12.30,0.00,,,,",
     ]
     assert (writer.totals.rows, writer.totals.versions) == (2, 6)
     assert writer.totals.shown() == {"rows": 2, "amount": "24.60", "paid_amount": "12.30", "refunded_amount": "0.00"}

@@ -7,13 +7,14 @@ from prometheus_client import CollectorRegistry
 
 from app.db import open_database
 from app.realtime import Realtime, RealtimeMetrics
-from tests.realtime.world import QUICK
+from tests.realtime.world import PATIENT, QUICK
 
 
-async def main(url: str) -> None:
+async def main(url: str, *, quick: bool) -> None:
     database = await open_database(url, size=1)
     metrics = RealtimeMetrics(CollectorRegistry())
-    realtime = Realtime(database=database, listen_url=url, sources={}, metrics=metrics, options=QUICK)
+    options = QUICK if quick else PATIENT
+    realtime = Realtime(database=database, listen_url=url, sources={}, metrics=metrics, options=options)
     await realtime.start()
     print("running", flush=True)
     while not realtime.leading:
@@ -23,4 +24,4 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], quick="quick" in sys.argv[2:]))

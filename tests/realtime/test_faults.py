@@ -11,7 +11,7 @@ import pytest
 from app.db import Database, open_database
 from app.realtime.session import LOST, hosts_of, open_session
 from tests.fixtures.servers import OwnPostgres
-from tests.realtime.world import Collector, Network, Process, Shop, collectors, end_backends, process, until
+from tests.realtime.world import QUICK, Collector, Network, Process, Shop, collectors, end_backends, process, until
 
 
 @asynccontextmanager
@@ -86,7 +86,7 @@ async def test_connections_gone_silent_while_changes_run(
     tasks_before = asyncio.all_tasks()
     async with (
         network.running() as url,
-        process(database, url, shop.sources()) as live,
+        process(database, url, shop.sources(), QUICK) as live,
         collectors(live.realtime, [f"payment:{payment}" for payment in payments]) as watching,
     ):
         await until(lambda: live.realtime.leading and all(one.seen for one in watching))
@@ -131,7 +131,7 @@ async def test_start_without_a_database_and_connect_when_there_is_one(own_postgr
     network = Network(url)
     async with network.running() as silent_url:
         network.silence()
-        async with process(database, silent_url, shop.sources()) as live:  # start() gives up waiting
+        async with process(database, silent_url, shop.sources(), QUICK) as live:  # start() gives up waiting
             assert live.realtime.connected is False
             async with collectors(live.realtime, [f"payment:{payment}"]) as (watching,):
                 await until(lambda: watching.last == 1)  # reads need no listener

@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @asynccontextmanager
-async def candidate(url: str) -> AsyncIterator[Child]:
-    """A running process whose relay stands by or leads."""
+async def candidate(url: str, *options: str) -> AsyncIterator[Child]:
+    """A running process whose relay stands by or leads; "quick" is one whose silence is noticed soon."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.realtime.candidate", url, cwd=ROOT, stdout=PIPE
+        sys.executable, "-m", "tests.realtime.candidate", url, *options, cwd=ROOT, stdout=PIPE
     )
     try:
         assert await _line(child, b"running")
@@ -109,7 +109,7 @@ async def test_frozen_leader_is_ended_by_the_server_and_followed(
     shop: Shop, database: Database, database_url: str
 ) -> None:
     (payment,) = await shop.create(1)
-    async with candidate(database_url) as other:
+    async with candidate(database_url, "quick") as other:
         assert await _line(other, b"leading")
         async with (
             process(database, database_url, shop.sources()) as here,

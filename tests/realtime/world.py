@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,11 +21,18 @@ from app.realtime import (
     Source,
 )
 
-# Faults are noticed in tenths of seconds, so that tests do not wait for production's patience.
-QUICK = RealtimeOptions(
-    relay=RelayOptions(poll_s=0.05, take_over_s=0.05, session_silence_s=1.0, timeout_s=1.0),
+# A busy machine is no fault: only the end of a connection is one, which is noticed at once.
+PATIENT = RealtimeOptions(
+    relay=RelayOptions(poll_s=0.05, take_over_s=0.05, session_silence_s=60, timeout_s=30),
+    listener=ListenerOptions(heartbeat_s=5, timeout_s=30),
+    hub=HubOptions(poll_every_s=3600, poll_gap_s=0, poll_grace_s=2.0),
+    start_wait_s=30,
+)
+# For tests of silence: it is noticed in tenths of seconds, and so may slowness be. What they assert must hold then too.
+QUICK = replace(
+    PATIENT,
+    relay=replace(PATIENT.relay, session_silence_s=1.0, timeout_s=1.0),
     listener=ListenerOptions(heartbeat_s=0.2, timeout_s=0.3),
-    hub=HubOptions(poll_every_s=3600, poll_gap_s=0, poll_grace_s=0.5),
     start_wait_s=1.0,
 )
 
@@ -137,7 +144,7 @@ class Process:
 
 @asynccontextmanager
 async def process(
-    database: Database, url: str, sources: Mapping[str, Source], options: RealtimeOptions = QUICK
+    database: Database, url: str, sources: Mapping[str, Source], options: RealtimeOptions = PATIENT
 ) -> AsyncIterator[Process]:
     """A started realtime layer."""
     registry = CollectorRegistry()
