@@ -6,7 +6,7 @@ cancel:  `ending` (commit) → provider → CANCELLED; while that is unknown not
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
@@ -53,6 +53,7 @@ log = structlog.get_logger(__name__)
 
 _PAGE_LIMIT: Final = 100
 _PREVIEW_LIMIT: Final = 100
+_PAYER_NAME_LIMIT: Final = 100
 _FURTHEST: Final = timedelta(days=3660)
 
 
@@ -237,28 +238,28 @@ class Cycles:
                 message_zh="首次扣款日期须为今天或以后的日期",
                 field="firstDeductionOn",
             )
-        draft = AgreementRequest(
-            external_agreement_no=new_number("SA", now),
-            scene=request.scene,
-            subject=request.subject,
-            ceiling_fen=request.ceiling_fen or request.price_fen,
-            interval_days=request.interval_days,
-            first_deduction_on=first_on,
-            payer_name=caller.sub,
-            notify_url=self._public_url,
-            created_at=now,
-            expires_at=now,
-            return_url=request.return_url,
-        )
         try:
             account, agreements = await self._account_for(caller, request)
+            draft = AgreementRequest(
+                external_agreement_no=new_number("SA", now),
+                scene=request.scene,
+                subject=request.subject,
+                ceiling_fen=request.ceiling_fen or request.price_fen,
+                interval_days=request.interval_days,
+                first_deduction_on=first_on,
+                payer_name=_shown(caller.sub),
+                notify_url=self._public_url,
+                created_at=now,
+                expires_at=now + agreements.signing_life,
+                return_url=request.return_url,
+            )
             agreements.check_agreement(account.account, draft)
         except (MethodNotConfigured, SceneNotAllowed, InvalidInput, InvalidAmount):
             # Who may not start any has to hear that first.
             await self._plan.require()
             await self._permissions.require(caller, Action.CYCLE_START)
             raise
-        return account, agreements, replace(draft, expires_at=now + agreements.signing_life)
+        return account, agreements, draft
 
     async def _account_for(self, caller: Principal, request: StartCyclePayment) -> tuple[OpenAccount, Agreements]:
         """The first enabled account that signs this scene."""
@@ -291,7 +292,7 @@ class Cycles:
             ceiling_fen=cycle.ceiling_fen,
             interval_days=cycle.interval_days,
             first_deduction_on=cycle.first_deduction_on,
-            payer_name=cycle.payer,
+            payer_name=_shown(cycle.payer),
             notify_url=self.notify_url(cycle),
             created_at=cycle.created_at,
             expires_at=cycle.expires_at,
@@ -519,6 +520,11 @@ def agreements_of(account: OpenAccount) -> Agreements:
     agreements = account.provider.agreements
     assert agreements is not None
     return agreements
+
+
+def _shown(payer: str) -> str:
+    """The payer's account as the provider shows it while signing."""
+    return payer[:_PAYER_NAME_LIMIT]
 
 
 def _first_date(request: StartCyclePayment, today: date) -> date:

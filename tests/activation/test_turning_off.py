@@ -45,7 +45,10 @@ from tests.fixtures.shop import ADMIN, BINDING, BUYER, Shop
 from tests.fixtures.web import serving
 
 CLEARED = ("payment", "refund", "event", "flow_run", "notification", "difference", "merchant_account", "activation")
-DEFAULTS = {("*", "payment.create"), ("*", "payment.close"), ("*", "payment.sync")}
+DEFAULTS = {
+    ("*", action)
+    for action in ("payment.create", "payment.close", "payment.sync", "cycle.start", "cycle.cancel", "cycle.pause")
+}
 
 
 # --- a shop with a past -------------------------------------------------------------------------------------------
