@@ -180,17 +180,18 @@ class PayerPages:
     def _live_part(self, trade: Trade) -> Markup:
         notices = notices_section(self._desk.notices_of(trade))
         refunds = refunds_section(self._desk.refunds_of(trade))
-        return joined([_summary(trade), self._buttons(trade), self._way_back(trade), refunds, notices])
+        parts = [_summary(trade), self._buttons(trade), self._way_back(trade), _agreement_link(trade), refunds, notices]
+        return joined(parts)
 
     def _buttons(self, trade: Trade) -> Markup:
         if trade.is_paid:
             return Markup("")
         waiting = trade.status is TradeStatus.WAIT_BUYER_PAY
         amount = format_amount(trade.terms.total_amount_fen)
-        offered = self._desk.offered_with(trade)
+        offered = self._desk.offered_with(trade) if waiting else None
         pay = _button(trade, "pay", f"确认付款 ¥{amount}", "付款成功，通知商户并返回商户页面。", primary=True)
         main = [
-            _pay_and_sign(trade, offered) if offered else pay,
+            *([] if offered else [pay]),
             _button(trade, "fail", "付款失败", "余额不足，交易继续等待付款。"),
             _button(trade, "close", "关闭交易", "支付宝关闭这笔未付的交易。"),
         ]
@@ -199,7 +200,8 @@ class PayerPages:
             for action, scenario in _scenarios(trade).items()
             if waiting or scenario.when_closed
         ]
-        return button_sections(main if waiting else [], scenarios)
+        first = _pay_and_sign(trade, offered) if offered else Markup("")
+        return joined([first, button_sections(main if waiting else [], scenarios)])
 
     def _way_back(self, trade: Trade) -> Markup:
         if not trade.is_paid or not trade.return_url:
@@ -236,6 +238,13 @@ def _pay_and_sign(trade: Trade, offered: Agreement) -> Markup:
         buyer=trade.buyer_id,
         amount=format_amount(trade.terms.total_amount_fen),
     )
+
+
+def _agreement_link(trade: Trade) -> Markup:
+    """To the agreement that the money was taken under, or that was offered with the payment."""
+    if trade.agreement is None or not trade.is_paid:
+        return Markup("")
+    return fill('<a class="button" href="/alipay/sign/{token}">查看协议</a>', token=trade.agreement.token)
 
 
 def _button(trade: Trade, action: str, label: str, explanation: str, *, primary: bool = False) -> Markup:

@@ -452,6 +452,7 @@ async def test_paying_signs_as_well_and_each_has_its_notice(
     assert (agreement["status"], agreement["payer"], agreement["out_trade_no"]) == ("NORMAL", PAYER, number)
     assert (agreement["deductions"], agreement["next_deduction_on"]) == ([], day()), "outside the plan"
     assert (await alipay.query(number))["buyer_user_id"] == PAYER
+    assert urlsplit(agreement["sign_url"]).path in (await alipay.http.get(page)).text
 
 
 async def test_signing_with_a_payment_falls_back_to_its_notify_url(

@@ -242,7 +242,8 @@ async def test_wrong_fields_are_refused(
     sandbox: SandboxHandle, alipay: AlipayClient, fields: dict[str, object]
 ) -> None:
     agreement = await signed(sandbox, alipay)
-    assert await refused(alipay, agreement, **fields) == "ACQ.INVALID_PARAMETER"
+    asked = deduction(agreement, new_number()) | fields
+    assert await alipay.refused(PAY, asked) == "ACQ.INVALID_PARAMETER"
     assert ((await sandbox.control("GET", "/trades"))["trades"], await sandbox.notices()) == ([], [])
 
 
