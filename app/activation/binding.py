@@ -69,7 +69,9 @@ class Activation:
         """The present state."""
         row = await self._db.one("activation.find")
         rows = await self._db.all("activation.methods")
-        offered = {row["method"] for row in rows if row["provider"] in self._providers}
+        # An account offers deductions under its agreements too, which no page may choose.
+        chosen = {provider.name: provider.methods for provider in self._providers.values()}
+        offered = {row["method"] for row in rows if row["method"] in chosen.get(row["provider"], ())}
         return Feature(
             active=row is not None,
             order_table=row["order_table_name"] if row else None,

@@ -43,6 +43,13 @@ async def test_binding_tells_what_is_bound(unbound: Runtime) -> None:
     assert tuple(audit) == ("root", "payments.activate", "public.orders", "127.0.0.1", "c-1")
 
 
+async def test_deductions_are_no_way_to_pay_that_a_page_may_choose(shop: Shop) -> None:
+    offers = await shop.connection.fetchval("select offers ? 'ALIPAY_CYCLE' from shouyin.merchant_account")
+    assert offers is True
+    methods = (await shop.runtime.activation.feature()).methods
+    assert methods == (PaymentMethod.ALIPAY_PAGE, PaymentMethod.ALIPAY_WAP, PaymentMethod.ALIPAY_QR)
+
+
 async def test_only_an_administrator_binds(unbound: Runtime) -> None:
     with pytest.raises(Forbidden):
         await unbound.activation.activate(BUYER, BINDING)

@@ -1,6 +1,7 @@
 """The inbox: only what the provider signed gets in, once, before it is acknowledged; and all of it is applied."""
 
 import asyncio
+import json
 from datetime import timedelta
 from urllib.parse import parse_qsl, urlencode
 
@@ -164,6 +165,45 @@ async def test_a_notification_that_cannot_be_applied_stays_and_is_tried_again(sh
     shop.clock.advance(timedelta(minutes=1))
     await shop.settle()
     assert await shop.status_of(payment.order_id) == "paid"
+
+
+async def test_what_is_said_of_an_agreement_is_kept_whole_until_somebody_takes_it(shop: Shop, rsa_keys: Keys) -> None:
+    payment = await pending(shop)
+    body = signed_notice(
+        rsa_keys[1],
+        **dict.fromkeys(("trade_status", "trade_no", "total_amount", "gmt_create", "gmt_payment", "seller_id"), ""),
+        notify_type="dut_user_sign",
+        status="NORMAL",
+        agreement_no="20265522000000000001",
+        external_agreement_no="SA1",
+        sign_scene="INDUSTRY|EDU",
+        alipay_user_id="2088000000000002",
+        sign_time="2026-11-21 20:00:00",
+        invalid_time="2115-02-01 00:00:00",
+    )
+    assert await deliver(shop.runtime, payment, body) == b"success"
+    assert await deliver(shop.runtime, payment, body) == b"success"
+    events = await shop.count("event")
+    await shop.runtime.inbox.drain()
+    row = await shop.connection.fetchrow(
+        "select report, received_count, handled_count, error from shouyin.notification"
+    )
+    assert row is not None
+    assert (row["received_count"], row["handled_count"]) == (2, 0)
+    assert row["error"].startswith("NotImplementedError")
+    assert await shop.count("event") == events
+    assert json.loads(row["report"]) == {
+        "about": "agreement",
+        "status": "ACTIVE",
+        "source": "notification",
+        "external_agreement_no": "SA1",
+        "agreement_no": "20265522000000000001",
+        "scene": "INDUSTRY|EDU",
+        "payer_id": "2088000000000002",
+        "signed_at": "2026-11-21T12:00:00+00:00",
+        "valid_until": "2115-01-31T16:00:00+00:00",
+        "account_claims": {"app_id": "2021000000000001", "auth_app_id": "2021000000000001"},
+    }
 
 
 async def test_a_poison_notification_does_not_hold_up_the_others(shop: Shop, rsa_keys: Keys) -> None:

@@ -117,6 +117,8 @@ async def test_ways_are_those_an_enabled_account_offers_and_whose_payer_can_be_k
     assert (await shop.post("/demo/session")).json()["ways"] == []
     await offer(orders, OFFERS)
     await offer(orders, OFFERS.replace("wx", "wx9"))
+    # Deductions are made by us alone.
+    await offer(orders, '{"ALIPAY_CYCLE": []}')
     login = {"method": "WECHAT_JSAPI", "appId": "wx2", "openid": None, "login": "/wechat/oauth/wx2"}
     others = [{"method": "WECHAT_H5"} | NO_PAYER, {"method": "WECHAT_NATIVE"} | NO_PAYER]
     at_home = await shop.post("/demo/session", headers={"host": "shop.test:8000"})
