@@ -7,11 +7,12 @@ laptop (sandbox hosts, GraphiQL, introspection, test clock) is off unless asked 
 import base64
 import binascii
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from app.money import parse_yuan
@@ -71,8 +72,12 @@ class Config:
     minimum_amount_fen: int
     maximum_amount_fen: int
     default_expiry: timedelta
+    # when a day's deductions are made, in Shanghai
+    deduction_time: time
     # development conveniences
     sandbox_url: str | None
+    # whether administrators may move this deployment's clock, and the sandbox's with it
+    test_clock: bool
     graphiql: bool
     introspection: bool
     demo: bool
@@ -126,28 +131,37 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         minimum_amount_fen=env.parsed("MINIMUM_AMOUNT", parse_yuan, "0.02"),
         maximum_amount_fen=env.parsed("MAXIMUM_AMOUNT", parse_yuan, "100000000"),
         default_expiry=timedelta(seconds=env.whole("PAYMENT_EXPIRES_S", 7200, low=60, high=86400 * 15)),
+        deduction_time=env.parsed("DEDUCTION_TIME", _parse_time, "09:00"),
         sandbox_url=(env.optional("SANDBOX_URL") or "").rstrip("/") or None,
+        test_clock=_test_clock(env),
         graphiql=env.flag("GRAPHIQL"),
         introspection=env.flag("INTROSPECTION"),
         demo=env.flag("DEMO"),
         trusted_proxies=env.text("FORWARDED_ALLOW_IPS", "127.0.0.1,::1"),
         allowed_origins=tuple(origin for origin in env.text("ALLOWED_ORIGINS", "").split(",") if origin),
-        pool_size=env.whole("DATABASE_POOL", 10, low=1, high=1000),
-        statement_cache=env.flag("STATEMENT_CACHE", default=True),
-        body_limit_bytes=env.whole("BODY_LIMIT", 65536, low=1024, high=1 << 24),
-        message_limit_bytes=env.whole("MESSAGE_LIMIT", 65536, low=1024, high=1 << 24),
-        sockets_limit=env.whole("SOCKETS_LIMIT", 20000, low=1, high=1_000_000),
-        subscriptions_per_socket=env.whole("SUBSCRIPTIONS_PER_SOCKET", 20, low=1, high=10000),
-        socket_lifetime=timedelta(seconds=env.whole("SOCKET_LIFETIME_S", 3600, low=1, high=86400)),
-        shutdown_grace_s=env.whole("SHUTDOWN_GRACE_S", 8, low=0, high=600),
-        flow_timeout_s=env.whole("FLOW_TIMEOUT_S", 30, low=1, high=3600),
-        flow_attempts=env.whole("FLOW_ATTEMPTS", 10, low=1, high=100),
+        **_limits(env),
         provider_timeout_s=env.whole("PROVIDER_TIMEOUT_S", 10, low=1, high=20),
         retention=timedelta(days=env.whole("RETENTION_DAYS", 400, low=30, high=36500)),
         worker_metrics_port=env.whole("WORKER_METRICS_PORT", 0, low=0, high=65535),
         log_json=env.choice("LOG_FORMAT", ("json", "text")) == "json",
         log_level=env.choice("LOG_LEVEL", ("info", "debug", "warning", "error")),
     )
+
+
+def _limits(env: "_Environment") -> dict[str, Any]:
+    """How much of everything one process takes on, by the names of Config."""
+    return {
+        "pool_size": env.whole("DATABASE_POOL", 10, low=1, high=1000),
+        "statement_cache": env.flag("STATEMENT_CACHE", default=True),
+        "body_limit_bytes": env.whole("BODY_LIMIT", 65536, low=1024, high=1 << 24),
+        "message_limit_bytes": env.whole("MESSAGE_LIMIT", 65536, low=1024, high=1 << 24),
+        "sockets_limit": env.whole("SOCKETS_LIMIT", 20000, low=1, high=1_000_000),
+        "subscriptions_per_socket": env.whole("SUBSCRIPTIONS_PER_SOCKET", 20, low=1, high=10000),
+        "socket_lifetime": timedelta(seconds=env.whole("SOCKET_LIFETIME_S", 3600, low=1, high=86400)),
+        "shutdown_grace_s": env.whole("SHUTDOWN_GRACE_S", 8, low=0, high=600),
+        "flow_timeout_s": env.whole("FLOW_TIMEOUT_S", 30, low=1, high=3600),
+        "flow_attempts": env.whole("FLOW_ATTEMPTS", 10, low=1, high=100),
+    }
 
 
 def _home(env: "_Environment") -> Path:
@@ -162,6 +176,21 @@ def _token_keys(env: "_Environment") -> tuple[str | None, str | None]:
     if secret is not None and len(secret.encode()) < 32:
         raise ConfigError("JWT_SECRET: shorter than 32 bytes; generate one with: openssl rand -hex 32")
     return secret, jwks
+
+
+def _test_clock(env: "_Environment") -> bool:
+    """TEST_CLOCK; nothing but a sandbox takes part in a time that is not the world's."""
+    wanted = env.flag("TEST_CLOCK")
+    if wanted and env.optional("SANDBOX_URL") is None:
+        raise ConfigError("TEST_CLOCK: needs SANDBOX_URL; only with the sandbox as its provider can a clock be moved")
+    return wanted
+
+
+def _parse_time(text: str) -> time:
+    """ "09:00" → that time of the day. Raises ValueError."""
+    if re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", text, re.ASCII) is None:
+        raise ValueError(f"{text!r} is not a time of the day; write hours and minutes, such as 09:00")
+    return time.fromisoformat(text)
 
 
 def parse_master_keys(text: str) -> dict[str, bytes]:

@@ -28,6 +28,7 @@ from app.providers.transport import open_client
 from app.realtime import Realtime, RealtimeMetrics, Source
 from app.refunds.actions import Refunds
 from app.refunds.model import Refund
+from app.test_clock import SharedClock
 from app.vault import Vault
 from app.wechat import Wechat, build_wechat
 
@@ -54,6 +55,7 @@ class Runtime:
     flows: Flows
     wechat: Wechat
     realtime: Realtime
+    test_clock: SharedClock
     opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def close(self) -> None:
@@ -89,6 +91,8 @@ async def open_runtime(
         if realtime:
             await runtime.realtime.start()
             stack.push_async_callback(runtime.realtime.stop)
+        await runtime.test_clock.start(follow=realtime)
+        stack.push_async_callback(runtime.test_clock.stop)
         return replace(runtime, opened=stack.pop_all())
 
 
@@ -118,8 +122,8 @@ def _assemble(
     )
     refunds = _refunds(config, clock, database, bell, metrics, accounts, permissions)
     live = _realtime(config, database, payments, refunds, metrics)
-    live.on_change("merchant_account", accounts.forget)
-    live.on_change("activation", lambda _: database.renew_connections())
+    test_clock = SharedClock(config, clock, database, http)
+    _hear(live, database, accounts, test_clock)
     return Runtime(
         config=config,
         clock=clock,
@@ -139,7 +143,15 @@ def _assemble(
         flows=_flows(config, clock, database, bell, metrics, flows),
         wechat=build_wechat(config, clock, database, http),
         realtime=live,
+        test_clock=test_clock,
     )
+
+
+def _hear(live: Realtime, database: Database, accounts: MerchantAccounts, test_clock: SharedClock) -> None:
+    """What must be known in every process at once, and is not watched by pages."""
+    live.on_change("merchant_account", accounts.forget)
+    live.on_change("activation", lambda _: database.renew_connections())
+    live.on_change("test_clock", test_clock.hear)
 
 
 def _flows(
