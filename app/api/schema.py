@@ -23,6 +23,7 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
 from app.api.activation import ActivationMutation, ActivationQuery
+from app.api.clock import ClockMutation, ClockQuery
 from app.api.explanations import ExplanationQuery
 from app.api.flows import FlowMutation, FlowQuery
 from app.api.merchants import MerchantMutation, MerchantQuery
@@ -46,6 +47,7 @@ class Query(
     FlowQuery,
     ExplanationQuery,
     WechatQuery,
+    ClockQuery,
 ):
     """Every query needs a token, but for explainWechatError."""
 
@@ -59,6 +61,7 @@ class Mutation(
     RefundMutation,
     FlowMutation,
     WechatMutation,
+    ClockMutation,
 ):
     """Every mutation needs a token, but for wechatLogin."""
 
