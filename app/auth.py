@@ -3,7 +3,8 @@
 A token is a JWT signed with the shared secret (HS…) or with a key of the JWKS address (RS…, ES…, PS…, EdDSA). The key
 is chosen by the kind of algorithm, never by the token alone: a public key of the JWKS can not be used as an HMAC
 secret, and "none" is refused when the program starts. `exp` and `sub` are required. A verified token is remembered
-until it expires, so that a busy caller costs one verification.
+until it expires, so that a busy caller costs one verification. Tokens live by the machine's clock, whatever the
+deployment's does (see app/clock.py): who issues them knows no other.
 """
 
 import asyncio
@@ -94,7 +95,7 @@ class Authenticator:
             self._verified.move_to_end(digest)
             return known
         self._verified.pop(digest, None)
-        principal = _read_claims(await self._verify(token), self._config, self._clock.now())
+        principal = _read_claims(await self._verify(token), self._config, self._clock.machine_now())
         self._verified[digest] = principal
         if len(self._verified) > _REMEMBERED_TOKENS:
             self._verified.popitem(last=False)
@@ -102,7 +103,7 @@ class Authenticator:
 
     def expired(self, principal: Principal) -> bool:
         """Whether the principal's token is over; asked again for every event of a stream."""
-        return principal.expires_at is not None and principal.expires_at + _LEEWAY <= self._clock.now()
+        return principal.expires_at is not None and principal.expires_at + _LEEWAY <= self._clock.machine_now()
 
     async def _verify(self, token: str) -> dict[str, Any]:
         if len(token) > _TOKEN_LIMIT:
@@ -113,7 +114,7 @@ class Authenticator:
             if algorithm not in self._algorithms:
                 raise _refused(f"its algorithm is not one of {', '.join(self._algorithms)}")
             key = await self._key(algorithm, header.get("kid"))
-            # Instants are checked below against our own clock, which a test can move.
+            # Instants are checked below against the machine's clock, which a test can move.
             checks: Options = {
                 "require": ["exp", "sub"],
                 "verify_aud": self._config.jwt_audience is not None,
@@ -164,7 +165,7 @@ def issue_token(
     usable = [name for name in config.jwt_algorithms if name in _SYMMETRIC]
     if config.jwt_secret is None or not usable:
         raise ConfigError("JWT_SECRET: needed to issue tokens, together with HS256 in JWT_ALGORITHMS")
-    now = (clock or Clock()).now()
+    now = (clock or Clock()).machine_now()
     claims: dict[str, Any] = {"sub": sub, "iat": int(now.timestamp()), "exp": int((now + ttl).timestamp())}
     if config.jwt_audience:
         claims["aud"] = config.jwt_audience

@@ -23,6 +23,7 @@ from app.errors import ShouyinError
 # The rest is imported by the command that needs it: a status should not wait for a schema to be built.
 if TYPE_CHECKING:
     from app.auth import Principal
+    from app.cli_clock import StackClock
     from app.runtime import Runtime
 
 _T = TypeVar("_T")
@@ -179,6 +180,50 @@ def token(*, sub: str, roles: tuple[str, ...], ttl: int) -> None:
             lambda: issue_token(load_config({**unused, **keys, **environ}), sub, roles, ttl=timedelta(seconds=ttl))
         )
     )
+
+
+@commands.command()
+@click.option("--advance", "span", metavar="SPAN", help="How far: days, hours or minutes, such as 31d, 12h or 90m.")
+@click.option("--to", "instant", metavar="TIME", help="Until when, such as 2026-12-31T09:00+08:00.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, with every day.")
+def clock(*, span: str | None, instant: str | None, as_json: bool) -> None:
+    """Show the local stack's time; move it, its worker and its sandbox forward, day by day."""
+    from rich.console import Console
+
+    from app.cli_clock import ClockStays, move, target
+
+    try:
+        running = _stack_clock()
+        if span is None and instant is None:
+            state = running.state()
+            shown = {"now": state["now"], "offset_s": state["offsetSeconds"], "movable": state["movable"]}
+            click.echo(json.dumps(shown, indent=2) if as_json else "\n".join(f"{key:9} {shown[key]}" for key in shown))
+            return
+        now = running.require_movable()
+        days = move(running, now, target(now, span=span, instant=instant), Console(stderr=as_json))
+    except ClockStays as exc:
+        raise OneLine(str(exc)) from exc
+    if as_json:
+        click.echo(json.dumps({"now": running.state()["now"], "days": [day.shown() for day in days]}, indent=2))
+
+
+def _stack_clock() -> "StackClock":
+    from app.auth import issue_token
+    from app.cli_clock import StackClock
+    from app.local import LocalError
+    from app.local.state import Home
+
+    try:
+        graphql = Home(_home(os.environ)).running()["graphql"]
+    except LocalError as exc:
+        raise OneLine(str(exc)) from exc
+    config, operator = _guarded(_config), _operator()
+
+    def token() -> str:
+        return issue_token(config, operator.sub, (config.admin_role,), ttl=timedelta(minutes=15))
+
+    _guarded(token)
+    return StackClock(graphql, token)
 
 
 # --- operators --------------------------------------------------------------------------------------------------------

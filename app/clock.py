@@ -10,19 +10,36 @@ SHANGHAI = ZoneInfo("Asia/Shanghai")
 
 
 class Clock:
-    """The time of this deployment: the host's, plus an offset that only a test or a sandbox deployment sets."""
+    """Two times of this process: the machine's, and the deployment's, which only a sandbox deployment lets run ahead.
 
-    def __init__(self, offset: timedelta = timedelta()) -> None:
-        self._offset = offset
+    Everything lives by `now`, the providers' time. Only what people hold in their hands, tokens and cookies, lives by
+    `machine_now`: a month that passes in the sandbox must not log anybody out."""
+
+    def __init__(self, passed: timedelta = timedelta()) -> None:
+        self._passed = passed
+        self._ahead = timedelta()
 
     def now(self) -> datetime:
-        """The present instant, aware UTC."""
-        return datetime.now(UTC) + self._offset
+        """The present instant of the deployment, aware UTC."""
+        return self.machine_now() + self._ahead
+
+    def machine_now(self) -> datetime:
+        """The present instant by the machine's clock, however far the deployment's was moved."""
+        return datetime.now(UTC) + self._passed
 
     def business_date(self) -> date:
         """Today in Asia/Shanghai."""
         return self.now().astimezone(SHANGHAI).date()
 
+    @property
+    def ahead(self) -> timedelta:
+        """How far `now` is ahead of the machine's clock."""
+        return self._ahead
+
+    def set_ahead(self, ahead: timedelta) -> None:
+        """Puts `now` that far ahead; see app/test_clock.py, which keeps all processes together."""
+        self._ahead = ahead
+
     def advance(self, by: timedelta) -> None:
-        """Moves this clock; for tests and sandbox deployments."""
-        self._offset += by
+        """Lets time pass, the machine's too; for tests."""
+        self._passed += by

@@ -89,6 +89,8 @@ class Config:
     deductions: DeductionSettings
     # development conveniences
     sandbox_url: str | None
+    # whether administrators may move this deployment's clock, and the sandbox's with it
+    test_clock: bool
     graphiql: bool
     introspection: bool
     demo: bool
@@ -144,18 +146,13 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         default_expiry=timedelta(seconds=env.whole("PAYMENT_EXPIRES_S", 7200, low=60, high=86400 * 15)),
         deductions=_deductions(env),
         sandbox_url=(env.optional("SANDBOX_URL") or "").rstrip("/") or None,
+        test_clock=_test_clock(env),
         graphiql=env.flag("GRAPHIQL"),
         introspection=env.flag("INTROSPECTION"),
         demo=env.flag("DEMO"),
         trusted_proxies=env.text("FORWARDED_ALLOW_IPS", "127.0.0.1,::1"),
         allowed_origins=tuple(origin for origin in env.text("ALLOWED_ORIGINS", "").split(",") if origin),
-        pool_size=env.whole("DATABASE_POOL", 10, low=1, high=1000),
-        statement_cache=env.flag("STATEMENT_CACHE", default=True),
-        body_limit_bytes=env.whole("BODY_LIMIT", 65536, low=1024, high=1 << 24),
-        message_limit_bytes=env.whole("MESSAGE_LIMIT", 65536, low=1024, high=1 << 24),
-        **_socket_limits(env),
-        flow_timeout_s=env.whole("FLOW_TIMEOUT_S", 30, low=1, high=3600),
-        flow_attempts=env.whole("FLOW_ATTEMPTS", 10, low=1, high=100),
+        **_limits(env),
         provider_timeout_s=env.whole("PROVIDER_TIMEOUT_S", 10, low=1, high=20),
         retention=timedelta(days=env.whole("RETENTION_DAYS", 400, low=30, high=36500)),
         worker_metrics_port=env.whole("WORKER_METRICS_PORT", 0, low=0, high=65535),
@@ -164,12 +161,19 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
     )
 
 
-def _socket_limits(env: "_Environment") -> dict[str, Any]:
+def _limits(env: "_Environment") -> dict[str, Any]:
+    """How much of everything one process takes on, by the names of Config."""
     return {
+        "pool_size": env.whole("DATABASE_POOL", 10, low=1, high=1000),
+        "statement_cache": env.flag("STATEMENT_CACHE", default=True),
+        "body_limit_bytes": env.whole("BODY_LIMIT", 65536, low=1024, high=1 << 24),
+        "message_limit_bytes": env.whole("MESSAGE_LIMIT", 65536, low=1024, high=1 << 24),
         "sockets_limit": env.whole("SOCKETS_LIMIT", 20000, low=1, high=1_000_000),
         "subscriptions_per_socket": env.whole("SUBSCRIPTIONS_PER_SOCKET", 20, low=1, high=10000),
         "socket_lifetime": timedelta(seconds=env.whole("SOCKET_LIFETIME_S", 3600, low=1, high=86400)),
         "shutdown_grace_s": env.whole("SHUTDOWN_GRACE_S", 8, low=0, high=600),
+        "flow_timeout_s": env.whole("FLOW_TIMEOUT_S", 30, low=1, high=3600),
+        "flow_attempts": env.whole("FLOW_ATTEMPTS", 10, low=1, high=100),
     }
 
 
@@ -195,6 +199,14 @@ def _token_keys(env: "_Environment") -> tuple[str | None, str | None]:
     if secret is not None and len(secret.encode()) < 32:
         raise ConfigError("JWT_SECRET: shorter than 32 bytes; generate one with: openssl rand -hex 32")
     return secret, jwks
+
+
+def _test_clock(env: "_Environment") -> bool:
+    """TEST_CLOCK; nothing but a sandbox takes part in a time that is not the world's."""
+    wanted = env.flag("TEST_CLOCK")
+    if wanted and env.optional("SANDBOX_URL") is None:
+        raise ConfigError("TEST_CLOCK: needs SANDBOX_URL; only with the sandbox as its provider can a clock be moved")
+    return wanted
 
 
 def parse_master_keys(text: str) -> dict[str, bytes]:

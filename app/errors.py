@@ -8,6 +8,7 @@
     │   ├── RefundExceedsPayment  PaymentNotRefundable
     │   ├── SceneNotAllowed  SceneAlreadySigned  CycleNotChangeable
     │   ├── PaymentsNotActive  PlanExpired  MethodNotConfigured  PaymentsUnresolved  ExportUnwritable
+    │   ├── ClockBusy  ClockNotSettled
     │   ├── WechatCodeInvalid  WechatStateInvalid  WechatLoginRefused
     │   └── WechatUserBlocked  WechatSnapshotUser  WechatRateLimited  WechatAppMisconfigured
     └── ProviderError          the provider is at fault, or its answer is missing
@@ -185,6 +186,20 @@ class ExportUnwritable(CallerError):
 
     code = "EXPORT_UNWRITABLE"
     default_zh = "导出目录无法写入，请检查 EXPORT_DIR"
+
+
+class ClockBusy(CallerError):
+    """Somebody else moves the test clock at the moment."""
+
+    code = "CLOCK_BUSY"
+    default_zh = "测试时钟正在移动，请稍后重试"
+
+
+class ClockNotSettled(CallerError):
+    """What is due at the test clock's time was not done in time; `due` names it, and the clock stays."""
+
+    code = "CLOCK_NOT_SETTLED"
+    default_zh = "测试时钟已停下：到期的工作未能按时完成"
 
 
 class WechatCodeInvalid(CallerError):

@@ -32,6 +32,7 @@ from app.providers.transport import open_client
 from app.realtime import Realtime, RealtimeMetrics, Source
 from app.refunds.actions import Refunds
 from app.refunds.model import Refund
+from app.test_clock import SharedClock
 from app.vault import Vault
 from app.wechat import Wechat, build_wechat
 
@@ -60,6 +61,7 @@ class Runtime:
     flows: Flows
     wechat: Wechat
     realtime: Realtime
+    test_clock: SharedClock
     opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def close(self) -> None:
@@ -95,6 +97,8 @@ async def open_runtime(
         if realtime:
             await runtime.realtime.start()
             stack.push_async_callback(runtime.realtime.stop)
+        await runtime.test_clock.start(follow=realtime)
+        stack.push_async_callback(runtime.test_clock.stop)
         return replace(runtime, opened=stack.pop_all())
 
 
@@ -129,8 +133,8 @@ def _assemble(
     payments, refunds, cycles = _payments(ground), _refunds(ground), _cycles(ground)
     deductions = _deductions(ground, payments, cycles)
     live = _realtime(ground, payments, refunds, cycles)
-    live.on_change("merchant_account", accounts.forget)
-    live.on_change("activation", partial(_work_with_another_table, database, live))
+    test_clock = SharedClock(config, clock, database, http)
+    _hear(live, database, accounts, test_clock)
     return Runtime(
         config=config,
         clock=clock,
@@ -152,7 +156,15 @@ def _assemble(
         flows=_flows(ground, flows, deductions),
         wechat=build_wechat(config, clock, database, http),
         realtime=live,
+        test_clock=test_clock,
     )
+
+
+def _hear(live: Realtime, database: Database, accounts: MerchantAccounts, test_clock: SharedClock) -> None:
+    """What must be known in every process at once, and is not watched by pages."""
+    live.on_change("merchant_account", accounts.forget)
+    live.on_change("activation", partial(_work_with_another_table, database, live))
+    live.on_change("test_clock", test_clock.hear)
 
 
 def _work_with_another_table(database: Database, live: Realtime, ids: Sequence[int]) -> None:

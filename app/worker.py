@@ -9,6 +9,7 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta, timezone
+from functools import partial
 from typing import Any, Final
 from wsgiref.simple_server import WSGIServer
 
@@ -37,6 +38,7 @@ SWEEP_EVERY_S: Final = 3.0
 _QUEUE_READ_LIMIT: Final = 1000
 _REDIS_RETRY_S: Final = 2.0
 _KEEP_HOUSE_EVERY_S: Final = 3600.0
+_HOUSE: Final = "housekeeping"
 # What one kind of work makes for another, which then need not wait for Redis to say so.
 _MAKES: Final = {
     "notifications": ("events", "deductions"),
@@ -91,10 +93,14 @@ async def run_worker(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     work = work_of(runtime)
-    bells = {kind: asyncio.Event() for kind in work}
-    tasks = [asyncio.create_task(_work_forever(kind, drain, bells), name=kind) for kind, drain in work.items()]
+    bells = {kind: asyncio.Event() for kind in (*work, _HOUSE)}
+    runtime.test_clock.on_move(partial(_ring_all, bells))
+    tasks = [
+        asyncio.create_task(_work_forever(kind, runtime.test_clock.marking(kind, drain), bells), name=kind)
+        for kind, drain in work.items()
+    ]
     tasks.append(asyncio.create_task(_answer_doorbell(runtime, bells), name="doorbell"))
-    tasks.append(asyncio.create_task(_keep_house_forever(runtime), name="housekeeping"))
+    tasks.append(asyncio.create_task(_keep_house_forever(runtime, bells), name="housekeeping"))
     stopped = asyncio.create_task(stopping.wait(), name="stopping")
     log.info("worker.started")
     try:
@@ -125,6 +131,11 @@ def _serve_metrics(runtime: Runtime) -> WSGIServer | None:
     return server
 
 
+def _ring_all(bells: Mapping[str, asyncio.Event]) -> None:
+    for bell in bells.values():
+        bell.set()
+
+
 async def _work_forever(kind: str, drain: Callable[[], Awaitable[int]], bells: Mapping[str, asyncio.Event]) -> None:
     """One kind of work, whenever its bell rings and every few seconds. Each kind has a loop of its own, so that a
     provider that hangs or a slow flow holds up nothing but its own kind."""
@@ -142,16 +153,20 @@ async def _work_forever(kind: str, drain: Callable[[], Awaitable[int]], bells: M
                 await bells[kind].wait()
 
 
-async def _keep_house_forever(runtime: Runtime) -> None:
+async def _keep_house_forever(runtime: Runtime, bells: Mapping[str, asyncio.Event]) -> None:
     while True:
+        bells[_HOUSE].clear()
         try:
-            await runtime.plan.warn()
+            if await runtime.plan.warn():
+                bells["events"].set()
             forgotten = await forget_old_rows(runtime.db, runtime.clock, runtime.config.retention)
             if forgotten:
                 log.info("worker.forgot", rows=forgotten)
         except Exception as exc:
             log.exception("worker.housekeeping_failed", error=type(exc).__name__)
-        await asyncio.sleep(_KEEP_HOUSE_EVERY_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KEEP_HOUSE_EVERY_S):
+                await bells[_HOUSE].wait()
 
 
 async def _answer_doorbell(runtime: Runtime, bells: Mapping[str, asyncio.Event]) -> None:

@@ -19,6 +19,7 @@ GOOD = {
 def test_the_defaults_are_those_of_production() -> None:
     config = load_config(GOOD)
     assert (config.graphiql, config.introspection, config.demo, config.sandbox_url) == (False, False, False, None)
+    assert not config.test_clock
     assert (config.host, config.port, config.public_url) == ("127.0.0.1", 8000, "https://pay.shop.example")
     assert (config.minimum_amount_fen, config.maximum_amount_fen) == (2, 10_000_000_000)
     assert config.listen_database_url == config.database_url
@@ -42,6 +43,8 @@ def test_the_defaults_are_those_of_production() -> None:
         ({"PORT": "70000"}, "PORT: '70000' is not a whole number"),
         ({"GRAPHIQL": "maybe"}, "GRAPHIQL: 'maybe' is neither on nor off"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL: 'loud' is not one of info, debug, warning, error"),
+        ({"TEST_CLOCK": "on"}, "TEST_CLOCK: needs SANDBOX_URL"),
+        ({"DEDUCTION_TIME": "9:00"}, "DEDUCTION_TIME: '9:00' is not a time of the day"),
         ({"MINIMUM_AMOUNT": "0.001"}, "MINIMUM_AMOUNT: '0.001' is not an amount"),
     ],
 )

@@ -23,6 +23,7 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
 from app.api.activation import ActivationMutation, ActivationQuery
+from app.api.clock import ClockMutation, ClockQuery
 from app.api.cycles import CycleMutation, CycleQuery
 from app.api.explanations import ExplanationQuery
 from app.api.flows import FlowMutation, FlowQuery
@@ -48,6 +49,7 @@ class Query(
     FlowQuery,
     ExplanationQuery,
     WechatQuery,
+    ClockQuery,
 ):
     """Every query needs a token, but for explainWechatError."""
 
@@ -62,6 +64,7 @@ class Mutation(
     CycleMutation,
     FlowMutation,
     WechatMutation,
+    ClockMutation,
 ):
     """Every mutation needs a token, but for wechatLogin."""
 

@@ -69,6 +69,7 @@ def _settings(home: Home, environ: Mapping[str, str]) -> dict[str, str]:
         "GRAPHIQL": "1",
         "INTROSPECTION": "1",
         "DEMO": "1",
+        "TEST_CLOCK": "1",
         "PYTHONUNBUFFERED": "1",
     }
     settings = {**defaults, **given, "SHOUYIN_HOME": str(home.path)}
@@ -131,7 +132,7 @@ def _start_database(stack: Stack, secrets: Secrets, progress: Progress) -> str:
 def _shared(settings: Mapping[str, str]) -> dict[str, str]:
     """What the other commands need to know of a running stack."""
     names = (
-        *("DATABASE_URL", "REDIS_URL", "HOST", "PORT", "SANDBOX_PORT", "PUBLIC_URL", "SANDBOX_URL"),
+        *("DATABASE_URL", "REDIS_URL", "HOST", "PORT", "SANDBOX_PORT", "PUBLIC_URL", "SANDBOX_URL", "TEST_CLOCK"),
         *("MASTER_KEYS", "JWT_SECRET", "JWT_ALGORITHMS", "JWT_ROLES_CLAIM", "ADMIN_ROLE"),
     )
     return {name: settings[name] for name in names if name in settings}
@@ -157,6 +158,7 @@ def _say_where(addresses: Addresses, home: Home, took_s: float, progress: Progre
         ("a user's token", "shouyin token --sub 7 --role user"),
         ("an admin's", "shouyin token --sub 1 --role admin"),
         ("addresses", "shouyin status"),
+        ("a month later", "shouyin clock --advance 31d"),
         ("logs", str(home.logs)),
     )
     progress.line()

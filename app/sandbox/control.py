@@ -216,15 +216,18 @@ class Control:
         return JSONResponse({"faults": []})
 
     async def _move_clock(self, request: Request) -> Response:
-        """`to` (ISO with an offset) or `advance_s`; answers after everything due on the way was sent."""
-        options = await read_options(request, {"to", "advance_s", "strict_timestamps"})
+        """`to` (ISO with an offset) or `advance_s`; answers after everything due on the way was sent.
+
+        With `forward` a clock that is there already is not moved back."""
+        options = await read_options(request, {"to", "advance_s", "forward", "strict_timestamps"})
         if "strict_timestamps" in options:
             self._world.clock.strict_timestamps = flag_of(options, "strict_timestamps", default=False)
         deliveries = 0
         target = self._target(options)
         if target is not None:
             try:
-                deliveries = await self._world.deliveries.move_clock(target)
+                forward = flag_of(options, "forward", default=False)
+                deliveries = await self._world.deliveries.move_clock(target, forward=forward)
             except ClockOutOfRange as exc:
                 raise ControlError(400, "CLOCK_INVALID", str(exc), "choose a nearer time") from exc
         return JSONResponse({**self._clock_described(), "deliveries": deliveries})
@@ -251,11 +254,12 @@ class Control:
 
     def _clock_described(self) -> Body:
         clock = self._world.clock
-        now = clock.now()
+        now, next_due = clock.now(), self._world.deliveries.next_due()
         return {
             "now": now.isoformat(),
             "beijing": format_beijing(now),
             "offset_s": round(clock.offset.total_seconds(), 3),
+            "next_due": None if next_due is None else next_due.isoformat(),
             "strict_timestamps": clock.strict_timestamps,
         }
 

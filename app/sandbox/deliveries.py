@@ -187,16 +187,18 @@ class Deliveries:
             self._finish(notice, NoticeState.ACKNOWLEDGED)
         return attempts
 
-    async def move_clock(self, target: datetime) -> int:
+    async def move_clock(self, target: datetime, *, forward: bool = False) -> int:
         """Move the clock to `target`, stopping at every due send on the way; returns how many sends were made.
 
         Each send happens at its exact due time and is answered before the clock goes on, so that the retry gaps a test
-        sees are exactly the provider's. Moving back sends nothing.
+        sees are exactly the provider's. Moving back sends nothing; with `forward` the clock then stays where it is.
         """
         async with self._moving:
+            if forward:
+                target = max(target, self._clock.now())
             await self._settle()
             before = self._sends_made
-            while (due_at := self._earliest_due()) is not None and due_at <= target:
+            while (due_at := self.next_due()) is not None and due_at <= target:
                 self._clock.move_to(max(due_at, self._clock.now()))
                 self._start_due()
                 await self._settle()
@@ -224,12 +226,13 @@ class Deliveries:
         while True:
             self._rescheduled.clear()
             self._start_due()
-            due_at = self._earliest_due()
+            due_at = self.next_due()
             timeout_s = None if due_at is None else max(0.0, (due_at - self._clock.now()).total_seconds())
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._rescheduled.wait(), timeout_s)
 
-    def _earliest_due(self) -> datetime | None:
+    def next_due(self) -> datetime | None:
+        """Where a moving clock stops next, for a send or an appointment."""
         sends = (notice.next_at for notice in self._waiting.values() if notice.next_at)
         return min((*sends, *(due_at for due_at, _, _ in self._appointments[:1])), default=None)
 

@@ -100,7 +100,7 @@ class DemoBackend:
         if user_id is None:
             user_id = 100_000_000 + secrets.randbelow(900_000_000)
             cookie = self._token(user_id, _COOKIE_LASTS)
-        expires_at = self._clock.now() + _TOKEN_LASTS
+        expires_at = self._clock.machine_now() + _TOKEN_LASTS
         return Visit(user_id, self._token(user_id, _TOKEN_LASTS), expires_at, cookie)
 
     def remember(self, response: Response, visit: Visit) -> None:

@@ -68,7 +68,7 @@ class Codes:
             raise WechatCodeInvalid("the code is no code of WeChat's: send it as it came, without changes")
         code_hash, asker_hash = _digest("code", app_id, code), _digest("asker", asker)
         state_hash = None if state is None else _digest("state", state)
-        now = self._clock.now()
+        now = self._clock.machine_now()
         row = await self._db.change("wechat_app.begin_code", code_hash, asker_hash, state_hash, now)
         if row is None:
             return await self._first_answer(app_id, code_hash, asker_hash)
@@ -98,7 +98,7 @@ class Codes:
                 raise WechatCodeInvalid("this login was finished with another code: begin it again")
             if row is None:
                 raise ProviderUnavailable("WeChat gave no answer: try again, with a new code")
-            old = self._clock.now() - row["asked_at"] > _REMEMBERED
+            old = self._clock.machine_now() - row["asked_at"] > _REMEMBERED
             if old or row["asker_hash"] != asker_hash:
                 raise explain_number(40163, app_id)
             if row["errcode"] is not None:

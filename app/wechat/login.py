@@ -103,7 +103,7 @@ class WechatLogins:
             return None
 
     def _issue(self, caller: Principal | None, app_id: str, user: WechatUser) -> Login:
-        now = self._clock.now()
+        now = self._clock.machine_now()
         if caller is None:
             # An administrator's role is given by people, whatever it is called.
             sub, roles = user.openid, [role for role in (_ROLE,) if role != self._config.admin_role]

@@ -69,7 +69,7 @@ class WechatOAuth:
         state = secrets.token_hex(32)
         redirect_uri = f"{self._config.public_url}/wechat/oauth/{app_id}/callback"
         url = authorize_url(opened.app, redirect_uri=redirect_uri, scope=scope, state=state)
-        ends = self._clock.now() + COOKIE_LIFE
+        ends = self._clock.machine_now() + COOKIE_LIFE
         claims = {"app": app_id, "state": state, "page": target, "scope": scope, "ends": ends.timestamp()}
         return Begun(url, jwt.encode(claims, self._key(), algorithm=_ALGORITHM))
 
@@ -111,7 +111,7 @@ class WechatOAuth:
             claims: Mapping[str, Any] = jwt.decode(cookie, self._key(), algorithms=[_ALGORITHM])
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as exc:
             raise WechatStateInvalid("the login's cookie is not ours: begin again on the page") from exc
-        if claims["app"] != app_id or claims["ends"] <= self._clock.now().timestamp():
+        if claims["app"] != app_id or claims["ends"] <= self._clock.machine_now().timestamp():
             raise WechatStateInvalid("the login took longer than 10 minutes: begin it again on the page")
         return _Trip(claims["state"], claims["page"], claims["scope"])
 

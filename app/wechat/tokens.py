@@ -52,7 +52,7 @@ class AccessTokens:
             if kept is not None and left > _RENEW_BEFORE:
                 return kept
             lease = secrets.token_hex(8)
-            now = self._clock.now()
+            now = self._clock.machine_now()
             if await self._db.change(
                 "wechat_app.lease_token", app.app_id, row["token_sealed"], lease, now, now + self._lease
             ):

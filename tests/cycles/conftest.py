@@ -5,7 +5,6 @@ club.sign       the payer signs it at the sandbox
 club.day        moves both clocks to an hour of a later day, Shanghai's time, and lets everything due happen
 """
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -51,7 +50,7 @@ class Club:
         order_id = fields.pop("order_id", None) or await self.market.shop.order(
             amount=price, user_id=int(caller.sub), title="Club"
         )
-        wanted = {
+        wanted: dict[str, Any] = {
             "order_id": order_id,
             "price_fen": round(float(price) * 100),
             "subject": "Club membership",
@@ -140,8 +139,8 @@ class Club:
 
 
 @pytest.fixture
-async def club(market: Market) -> AsyncIterator[Club]:
+async def club(market: Market) -> Club:
     """A club of this test's own, on a morning before the hour of deductions."""
     made = Club(market)
     await made.at(made.today() + timedelta(days=1), EARLY)
-    yield made
+    return made

@@ -157,6 +157,9 @@ async def test_from_nothing_to_a_paid_order_and_to_the_end(stack: LocalStack) ->
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
     assert "a stack already runs there" in again.stderr
 
+    moved = stack.run("clock", "--advance", "40d")
+    assert (moved.returncode, moved.stderr, moved.stdout.count("\n")) == (0, "", 41)
+
     _check_ctrl_c(stack)
 
     began = time.monotonic()
@@ -164,8 +167,18 @@ async def test_from_nothing_to_a_paid_order_and_to_the_end(stack: LocalStack) ->
     assert time.monotonic() - began < 15
     assert not re.search("opened [A-Z]", printed)
     assert "bound" not in printed
+    # Forty days later, for the sandbox too, which had forgotten it.
     assert re.search(r"payment 2 +createPayment → PENDING", printed)
+    assert re.search(r"ms +order +paid", printed)
+    assert json.loads(stack.run("clock", "--json").stdout)["offset_s"] > 39 * 86400
+    assert await _sandbox_ahead_s(addresses["sandbox"]) > 39 * 86400
     _check_ctrl_c(stack)
+
+
+async def _sandbox_ahead_s(sandbox: str) -> float:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        ahead_s: float = (await http.get(f"{sandbox}/_control/clock")).json()["offset_s"]
+    return ahead_s
 
 
 async def _check_database(url: str) -> None:

@@ -185,6 +185,9 @@ async def test_the_clock_moves_and_runs_on(sandbox: SandboxHandle) -> None:
     set_to = await sandbox.control("POST", "/clock", {"to": "2027-02-01T16:00:00+08:00"})
     assert timedelta(0) <= datetime.fromisoformat(set_to["now"]) - target < timedelta(seconds=5)
     assert set_to["beijing"].startswith("2027-02-01 16:00:0")
+    stays = await sandbox.control("POST", "/clock", {"to": datetime.now(UTC).isoformat(), "forward": True})
+    assert abs(stays["offset_s"] - set_to["offset_s"]) < 1
+    assert stays["next_due"] is None
     back = await sandbox.control("POST", "/clock", {"to": datetime.now(UTC).isoformat()})
     assert abs(back["offset_s"]) < 5
 

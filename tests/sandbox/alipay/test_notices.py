@@ -93,6 +93,7 @@ async def test_nothing_is_sent_a_moment_before_it_is_due(
     number = await opened(alipay, merchant)
     (notice,) = await sandbox.pay(number)
     next_at = datetime.fromisoformat(notice["next_at"])
+    assert datetime.fromisoformat((await sandbox.control("GET", "/clock"))["next_due"]) == next_at
     before = {"to": (next_at - timedelta(seconds=60)).isoformat()}
     assert (await sandbox.control("POST", "/clock", before))["deliveries"] == 0
     assert (await sandbox.control("POST", "/clock", {"to": next_at.isoformat()}))["deliveries"] == 1
