@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import os
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
