@@ -639,11 +639,12 @@ ALLOWED = {
     "opened": re.compile(r"opened|ORDER_ALREADY_PAID"),
     "refunded": re.compile(r"PROVIDER_UNAVAILABLE|REFUND_EXCEEDS_PAYMENT|PAYMENT_NOT_REFUNDABLE"),
     "notified": re.compile(r"200"),
+    "read": re.compile(r"read"),
 }
 
 
 @pytest.mark.timeout(180)
-async def test_beside_payments_refunds_and_notifications(two: Shop, alipay_key: rsa.RSAPrivateKey) -> None:
+async def test_beside_payments_refunds_notifications_and_readers(two: Shop, alipay_key: rsa.RSAPrivateKey) -> None:
     other = await two.open()
     await two.runtime.permissions.grant(ADMIN, "admin", "payment.refund", Reach("ALL"))
     paid = await pay(two, 1)
@@ -658,6 +659,11 @@ async def test_beside_payments_refunds_and_notifications(two: Shop, alipay_key: 
             return kind
         if kind == "refunded":
             await runtime.refunds.create(ADMIN, RefundPayment(paid.id, 1), correlation_id="c")
+            return kind
+        if kind == "read":
+            order = await runtime.payments.find_order(BUYER, 1)
+            both = await runtime.payments.orders_of_payments([(1, 1), (2, 1)])
+            assert order in both.values()
             return kind
         body = signed_notice(alipay_key, out_trade_no=paid.out_trade_no, notify_id=f"n{number}")
         answer = await runtime.inbox.receive("alipay", paid.merchant_account_id, FORM, body, correlation_id="c")
