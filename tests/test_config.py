@@ -44,7 +44,9 @@ def test_the_defaults_are_those_of_production() -> None:
         ({"GRAPHIQL": "maybe"}, "GRAPHIQL: 'maybe' is neither on nor off"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL: 'loud' is not one of info, debug, warning, error"),
         ({"TEST_CLOCK": "on"}, "TEST_CLOCK: needs SANDBOX_URL"),
-        ({"DEDUCTION_TIME": "9:00"}, "DEDUCTION_TIME: '9:00' is not a time of the day"),
+        ({"DEDUCT_AT": "9:00"}, "DEDUCT_AT: '9:00' is not a time of the day"),
+        ({"DEDUCT_AT": "22:01"}, "DEDUCT_AT: 22:00 is the latest"),
+        ({"DEDUCTION_MISSED_DAYS": "skip"}, "DEDUCTION_MISSED_DAYS: 'skip' is neither a number of days nor"),
         ({"MINIMUM_AMOUNT": "0.001"}, "MINIMUM_AMOUNT: '0.001' is not an amount"),
     ],
 )

@@ -39,6 +39,9 @@ class AlipayJsapiParams:
 @strawberry.type(description="The page opens `url`, or writes `html` into a document: a form that does the same.")
 class Redirect:
     url: str
+    deep_link: str | None = strawberry.field(
+        default=None, description="Opens the same in the wallet's app, where there is such a link."
+    )
 
     @strawberry.field
     def html(self) -> str | None:
@@ -136,7 +139,7 @@ def read_action(stored: Any) -> WechatPayParams | AlipayJsapiParams | Redirect |
     """The stored JSON of a next step, `kind` and the fields of that kind, as its type."""
     match stored["kind"]:
         case "Redirect":
-            return Redirect(url=stored["url"])
+            return Redirect(url=stored["url"], deep_link=stored.get("deepLink"))
         case "QrCode":
             return QrCode(code_url=stored["codeUrl"], deep_link=stored.get("deepLink"))
         case "AlipayJsapiParams":
