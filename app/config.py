@@ -7,6 +7,7 @@ laptop (sandbox hosts, GraphiQL, introspection, test clock) is off unless asked 
 import base64
 import binascii
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import time, timedelta

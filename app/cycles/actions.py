@@ -523,7 +523,7 @@ def agreements_of(account: OpenAccount) -> Agreements:
 
 
 def _shown(payer: str) -> str:
-    """The payer's account as the provider shows it while signing, and repeats it in signed texts: without what parts them."""
+    """The payer's account as the provider shows it while signing and repeats it in signed texts, which & and = part."""
     return payer.translate(str.maketrans("&=", "__"))[:_PAYER_NAME_LIMIT]
 
 
