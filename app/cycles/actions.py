@@ -362,7 +362,7 @@ class Cycles:
             details = {"next_deduction_on": str(next_on)}
             await self._changed(
                 caller, cycle, "cycle.resume", details, correlation_id, address, "cycle.resume", next_on,
-                self.schedule.notice_days,
+                cycle.next_deduction_on, self.schedule.notice_days,
             )  # fmt: skip
             self._bell.ring("cycles")
         return await self.reload(cycle_id)
@@ -393,9 +393,9 @@ class Cycles:
     ) -> CyclePayment:
         """Puts the next deduction off to a later date; those after it follow from there.
 
-        Ours is changed first and the provider's plan then: should that stay unknown, the plan is put off when the
-        deduction is made. Raises Forbidden, NotFound, InvalidInput, CycleNotChangeable; ProviderRejected with the date
-        as it was."""
+        Ours is changed first and the provider's plan then. Should that stay unknown, or the plan be needed for a
+        deduction that is open, it is put off when the deduction is made. Raises Forbidden, NotFound, InvalidInput,
+        CycleNotChangeable; ProviderRejected with the date as it was."""
         cycle = await self._load(caller, cycle_id)
         await self._permissions.require(caller, Action.CYCLE_CHANGE)
         account = await self.accounts.open(cycle.merchant_account_id)
@@ -407,6 +407,8 @@ class Cycles:
             caller, cycle, "cycle.change_date", details, correlation_id, address, "cycle.change_date", next_on, former,
             days,
         )  # fmt: skip
+        if cycle.open_deduction_id is not None:
+            return await self.reload(cycle_id)
         agreements = agreements_of(account)
         outcome = await agreements.put_off(account.account, cycle.key(self.notify_url(cycle)), next_on)
         now = self._clock.now()

@@ -19,7 +19,7 @@ from app.doorbell import Doorbell
 from app.errors import OutcomeUnknown, ProviderRejected
 from app.merchants.accounts import OpenAccount
 from app.metrics import Metrics
-from app.payments.actions import first_check
+from app.payments.actions import LAST_LOOK, first_check
 from app.payments.model import Failure, failure_json, failure_of, read_payment
 from app.payments.reports import apply_within
 from app.providers.contract import (
@@ -39,6 +39,13 @@ _CANCELLED: Final = Failure(
     provider_message=None,
     explanation="the cycle payment was cancelled, paused or had ended before this deduction was made",
     explanation_zh="周期扣款已取消、暂停或结束，本期未扣款",
+)
+_SUPERSEDED: Final = Failure(
+    code=ProviderRejected.code,
+    provider_code=None,
+    provider_message=None,
+    explanation="an earlier attempt for the same date took the money after all: this one was not made",
+    explanation_zh="本期此前的扣款已成功，未再次扣款",
 )
 # An attempt that ended without a reason being told, such as one that its provider closed.
 _UNTOLD: Final = Failure(
@@ -72,7 +79,7 @@ class Outcomes:
             if not applied.differences:
                 if report.status is ReportedStatus.PENDING:
                     await self._accept(tx, claimed.payment_id, account)
-                    await tx.one("deduction.await_payment", claimed.id)
+                    await tx.one("deduction.await_payment", claimed.id, claimed.payment_id)
                 else:
                     await self._settle(tx, claimed.id, claimed.payment_id)
                     if report.status is ReportedStatus.SUCCESSFUL:
@@ -113,7 +120,8 @@ class Outcomes:
                 await tx.one("cycle.ask_now", claimed.cycle_payment_id, now)
             current = await tx.one("deduction.lock", claimed.id)
             assert current is not None
-            await self._failed(tx, current, failure, refused.kind)
+            if not await self._is_paid(tx, claimed.id):
+                await self._failed(tx, current, failure, refused.kind)
         log.info("deduction.refused", deduction_id=claimed.id, kind=refused.kind, code=refused.words.code)
         self._bell.ring("events", "agreements")
 
@@ -127,13 +135,21 @@ class Outcomes:
         row = None if payment_id is None else await tx.one("payment.lock", payment_id)
         current = await tx.one("deduction.lock", deduction_id)
         assert current is not None
-        paid = await tx.one("deduction.paid_attempt", deduction_id)
-        now = self._clock.now()
-        if paid is not None:
-            await tx.one("deduction.paid", deduction_id, paid["id"], now, now + ASK_ALIVE)
-        elif row is not None and row["status"] in ("FAILED", "CLOSED") and _is_current(current, payment_id):
+        if await self._is_paid(tx, deduction_id):
+            return
+        if row is not None and row["status"] in ("FAILED", "CLOSED") and _is_current(current, payment_id):
             failure = Failure(**row["failure"]) if row["failure"] else _UNTOLD
             await self._failed(tx, current, failure, DeductionRefusal.PAYER)
+
+    async def _is_paid(self, tx: Transaction, deduction_id: int) -> bool:
+        """Whether some attempt took the money: then the date is paid, whatever else was to become of it. The
+        deduction's lock is held."""
+        paid = await tx.one("deduction.paid_attempt", deduction_id)
+        if paid is None:
+            return False
+        now = self._clock.now()
+        await tx.one("deduction.paid", deduction_id, paid["id"], now, now + ASK_ALIVE)
+        return True
 
     async def _failed(self, tx: Transaction, current: Row, failure: Failure, kind: DeductionRefusal) -> None:
         """An attempt took nothing: another one, or none. `current` is the deduction, locked."""
@@ -156,27 +172,59 @@ class Outcomes:
             why = SuspendedFor.RULE if rule else SuspendedFor.FAILURES
             await tx.one("cycle.suspend", current["cycle_payment_id"], why, failure, now)
 
-    async def give_up(self, deduction_id: int, failure: Failure) -> None:
-        """No further attempt can be made for this date, for a reason of ours."""
+    async def give_up(self, claimed: Claimed, failure: Failure) -> None:
+        """No further attempt can be made for this date, for a reason of ours; a present one was never made."""
         async with self._db.transaction() as tx:
-            await tx.one("deduction.lock_cycle", deduction_id)
-            current = await tx.one("deduction.lock", deduction_id)
-            if current is not None and current["status"] == "CHARGING":
+            await tx.one("deduction.lock_cycle", claimed.id)
+            await self._drop(tx, claimed, failure)
+            attempt = await tx.one("payment.lock", claimed.payment_id)
+            current = await tx.one("deduction.lock", claimed.id)
+            assert attempt is not None
+            assert current is not None
+            if await self._is_paid(tx, claimed.id):
+                return
+            is_present = (current["status"], current["payment_id"]) == ("CHARGING", claimed.payment_id)
+            if is_present and attempt["status"] in ("FAILED", "CLOSED"):
                 await self._give_up(tx, current, failure_json(failure), rule=False)
 
-    async def abandon(self, deduction_id: int, payment_id: int | None) -> None:
+    async def abandon(self, claimed: Claimed) -> None:
         """The cycle does not go on, and this attempt was never made: nothing was taken."""
-        now = self._clock.now()
         async with self._db.transaction() as tx:
-            await tx.one("deduction.lock_cycle", deduction_id)
-            if await tx.one("payment.fail", payment_id, failure_json(_CANCELLED), now, ["CREATED"]) is not None:
-                await tx.one("deduction.skip", deduction_id, "CHARGING", now)
+            cycle = await tx.one("deduction.lock_cycle", claimed.id)
+            assert cycle is not None
+            if cycle["goes_on"] or not await self._drop(tx, claimed, _CANCELLED):
+                return  # resumed meanwhile, or another answer was faster
+            await tx.one("deduction.lock", claimed.id)
+            if not await self._is_paid(tx, claimed.id):
+                await tx.one("deduction.skip", claimed.id, "CHARGING", self._clock.now())
+
+    async def supersede(self, claimed: Claimed) -> None:
+        """An earlier attempt took the money after all, and this one was never made."""
+        async with self._db.transaction() as tx:
+            await tx.one("deduction.lock_cycle", claimed.id)
+            await self._drop(tx, claimed, _SUPERSEDED)
+            await self._settle(tx, claimed.id, claimed.payment_id)
+
+    async def _drop(self, tx: Transaction, claimed: Claimed, failure: Failure) -> bool:
+        """Ends the present attempt, of which the provider knows nothing; not where it came to an end otherwise.
+
+        One that was taken up before may be on its way to the provider still: it is looked for once more."""
+        now = self._clock.now()
+        if claimed.calls == 1:
+            return await tx.one("payment.fail", claimed.payment_id, failure_json(failure), now, ["CREATED"]) is not None
+        row = await tx.one("payment.lock", claimed.payment_id)
+        if row is None or row["status"] != "CREATED":
+            return False
+        return await tx.one("payment.close", claimed.payment_id, now, now + LAST_LOOK) is not None
 
     async def skip(self, deduction_id: int, status: str) -> None:
         """The cycle does not go on, and there is no attempt that could take anything. Only from that status."""
         async with self._db.transaction() as tx:
-            await tx.one("deduction.lock_cycle", deduction_id)
-            await tx.one("deduction.skip", deduction_id, status, self._clock.now())
+            cycle = await tx.one("deduction.lock_cycle", deduction_id)
+            assert cycle is not None
+            await tx.one("deduction.lock", deduction_id)
+            if not await self._is_paid(tx, deduction_id) and not cycle["goes_on"]:
+                await tx.one("deduction.skip", deduction_id, status, self._clock.now())
 
     async def _hold(self, tx: Transaction, account: OpenAccount, failure: Failure) -> None:
         """Stops all deductions of a merchant account for a while, and says so once."""

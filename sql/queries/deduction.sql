@@ -87,8 +87,8 @@ left join shouyin.payment p on p.id = t.payment_id;
 update shouyin.deduction set attempt_at = $2, calls = $4 where id = $1 and attempt_at = $3 returning id;
 
 -- name: lock_cycle
--- The cycle's lock, which comes before those of its payments and deductions. $1 deduction
-select c.id from shouyin.cycle_payment c
+-- The cycle's lock, which comes before those of its payments and deductions, and whether it goes on. $1 deduction
+select c.id, c.status = 'ACTIVE' and not c.ending as goes_on from shouyin.cycle_payment c
 where c.id = (select d.cycle_payment_id from shouyin.deduction d where d.id = $1)
 for no key update;
 
@@ -100,16 +100,19 @@ from shouyin.deduction d join shouyin.cycle_payment c on c.id = d.cycle_payment_
 where d.id = $1 for no key update of d;
 
 -- name: paid
+-- The provider has moved its plan on by an interval, and somebody who asked about the agreement meanwhile may have read so
+-- already: a plan that stands nearer to the next date than to the day of this payment is not moved again.
 -- $1 id, $2 the payment that took it, $3 now, $4 when the agreement, which is alive as it seems, is asked about next
 with done as (
   update shouyin.deduction
   set status = 'PAID', payment_id = $2, settled_payment_id = $2, attempt_at = null, failure = null, updated_at = $3, finished_at = $3
   where id = $1 and status <> 'PAID'
-  returning id, cycle_payment_id, order_id
+  returning id, cycle_payment_id, order_id, (
+    select (p.paid_at at time zone 'Asia/Shanghai')::date from shouyin.payment p where p.id = $2) as paid_on
 ), counted as (
   update shouyin.cycle_payment c
   set paid_deductions = c.paid_deductions + 1, failed_dates = 0, failure = case when c.status = 'ACTIVE' then null else c.failure end,
-    plan_on = c.plan_on + c.interval_days,
+    plan_on = case when c.plan_on < done.paid_on + (c.interval_days + 1) / 2 then c.plan_on + c.interval_days else c.plan_on end,
     open_deduction_id = case when c.open_deduction_id = done.id then null else c.open_deduction_id end,
     check_at = case when c.status = 'ACTIVE' and not c.ending then $4 else c.check_at end, updated_at = $3
   from done where c.id = done.cycle_payment_id
@@ -154,8 +157,11 @@ with done as (
 select id, failed_dates from counted;
 
 -- name: await_payment
--- The provider works on it: whoever learns its end wakes it. $1 id
-update shouyin.deduction set attempt_at = null where id = $1 and status = 'CHARGING' returning id;
+-- The provider works on it: whoever learns its end wakes it. Not where that was quicker; its lock is held. $1 id, $2 the payment
+update shouyin.deduction d set attempt_at = null
+where d.id = $1 and d.status = 'CHARGING' and d.payment_id = $2
+  and exists (select from shouyin.payment p where p.id = $2 and p.status = 'PENDING')
+returning d.id;
 
 -- name: skip
 -- The cycle does not go on, and no money of this date was or will be taken. $1 id, $2 the status it has, $3 now
@@ -175,8 +181,18 @@ select 'deduction.skipped', done.cycle_payment_id, done.id, done.order_id, count
 from done, counted
 returning deduction_id as id;
 
+-- name: before_sending
+-- What may have changed since it was claimed: whether its cycle goes on, and whether its order was paid in another way. $1 id
+select c.status = 'ACTIVE' and not c.ending as goes_on, exists (
+  select from shouyin.payment p
+  where p.binding_id = d.binding_id and p.order_id = d.order_id and p.status = 'SUCCESSFUL'
+    and p.deduction_id is distinct from d.id) as order_paid
+from shouyin.deduction d join shouyin.cycle_payment c on c.id = d.cycle_payment_id
+where d.id = $1;
+
 -- name: paid_attempt
--- The payment that took this deduction's money, if one did. $1 id
+-- The payment that took this deduction's money, if one did. With the deduction's lock held none is missed: the next would have
+-- to wake the deduction first. $1 id
 select id from shouyin.payment where deduction_id = $1 and status = 'SUCCESSFUL' order by id limit 1;
 
 -- name: hold
