@@ -11,12 +11,12 @@ from tests.fixtures.market import Market
 OPEN: Final = ("WAITING", "CHARGING")
 
 CYCLES = """
-select id, owner, payer, scene, merchant_account_id, status, ending, suspended_for, first_deduction_on, next_deduction_on, plan_on,
-  interval_days, deductions, paid_deductions, open_deduction_id, external_agreement_no, agreement_no, check_at, version, first_payment_id
+select id, payer, scene, merchant_account_id, status, ending, first_deduction_on, next_deduction_on, interval_days,
+  deductions, paid_deductions, open_deduction_id, external_agreement_no, agreement_no, check_at, version
 from shouyin.cycle_payment order by id
 """
 DEDUCTIONS = """
-select d.id, d.cycle_payment_id, d.due_on, d.status, d.order_id, d.payment_id, d.settled_payment_id, d.attempts, d.attempt_at, d.price_fen,
+select d.id, d.cycle_payment_id, d.due_on, d.status, d.order_id, d.payment_id, d.attempts, d.attempt_at, d.price_fen,
   (select count(*) from shouyin.event e where e.deduction_id = d.id and e.kind = 'deduction.due') as due_events,
   (select count(*) from shouyin.event e where e.deduction_id = d.id and e.kind = 'deduction.paid') as paid_events,
   exists (
@@ -26,7 +26,7 @@ select d.id, d.cycle_payment_id, d.due_on, d.status, d.order_id, d.payment_id, d
 from shouyin.deduction d order by d.id
 """
 PAYMENTS = """
-select id, out_trade_no, status, amount_fen, paid_amount_fen, deduction_id, cycle_payment_id, order_id, check_at, version
+select id, out_trade_no, status, paid_amount_fen, deduction_id, cycle_payment_id, order_id, check_at, version
 from shouyin.payment order by id
 """
 WAITING = """
@@ -72,7 +72,7 @@ async def read_truth(market: Market) -> Truth:
     agreements = {
         each["external_agreement_no"]: each for each in (await market.control("GET", "/agreements"))["agreements"]
     }
-    return Truth(*ours, trades, agreements)
+    return Truth(ours[0], ours[1], ours[2], trades, agreements)
 
 
 async def check_always(market: Market) -> Truth:
