@@ -205,6 +205,10 @@ OPERATIONS: dict[str, tuple[str, dict[str, str]]] = {
         'mutation { activatePayments(input: {orderTable: "orders"}) { active } }',
         {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "INVALID_INPUT"},
     ),
+    "rebindPayments": (
+        'mutation { rebindPayments(input: {orderTable: "orders"}) { active } }',
+        {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "INVALID_INPUT"},
+    ),
     "deactivatePayments": (
         'mutation { deactivatePayments(confirm: "another") { active } }',
         {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "INVALID_INPUT"},
