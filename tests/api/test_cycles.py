@@ -58,11 +58,12 @@ class Counter:
 
 
 @pytest.fixture
-async def counter(market: Market) -> AsyncIterator[Counter]:
+async def counter(standing_market: Market) -> AsyncIterator[Counter]:
     """A club's counter, on a morning before the hour of deductions."""
-    club = Club(market)
+    await standing_market.clear()
+    club = Club(standing_market)
     await club.at(club.today() + timedelta(days=1), EARLY)
-    async with serving_api(market.shop, introspection=True) as api:
+    async with serving_api(standing_market.shop, introspection=True) as api:
         yield Counter(club, api)
 
 
