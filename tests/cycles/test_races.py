@@ -22,7 +22,7 @@ from app.providers.contract import PaymentReport, ReportedStatus
 from app.runtime import Runtime
 from app.worker import sweep_once
 from tests.cycles.conftest import EARLY, Club
-from tests.cycles.truth import check_always, check_settled
+from tests.cycles.truth import check_always, check_settled, hear_of_unsigning
 from tests.fixtures.gate import Gate
 from tests.fixtures.market import Market
 from tests.fixtures.shop import ADMIN, BUYER
@@ -506,6 +506,7 @@ async def change_date(club: Club, process: Runtime, cycle: CyclePayment) -> None
 
 async def unsign(club: Club, process: Runtime, cycle: CyclePayment) -> None:
     """The payer, at the provider; its notice comes."""
+    await hear_of_unsigning(club.market)
     await club.market.control("POST", f"/agreements/{cycle.external_agreement_no}/unsign")
     await process.inbox.drain()
 

@@ -63,6 +63,13 @@ class Truth:
         return [number for number in numbers if number in self.trades and self.trades[number]["paid"]]
 
 
+async def hear_of_unsigning(market: Market) -> None:
+    """As the merchant sets it in the console: without it a payer who ends an agreement is not announced."""
+    app_id = market.records["public_key"]["app_id"]
+    url = f"{market.shop.config.public_url}/notify/alipay/{await market.account('public_key')}"
+    await market.control("POST", f"/alipay/apps/{app_id}", app_gateway=url)
+
+
 async def read_truth(market: Market) -> Truth:
     """Ours first: whatever we call paid has been paid by then."""
     fetch = market.shop.connection.fetch
