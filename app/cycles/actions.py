@@ -228,7 +228,7 @@ class Cycles:
                 failure = failure_json(failure_of(outcome))
                 async with self._db.transaction() as tx:
                     await tx.one("cycle.obstruct", cycle.id, failure, now)
-                    await tx.one("cycle.finish", cycle.id, CyclePaymentStatus.EXPIRED, "provider", None, now)
+                    await tx.one("cycle.finish", cycle.id, CyclePaymentStatus.EXPIRED, "provider", None, now, None)
                     if cycle.first_payment_id is not None:
                         await tx.one("payment.fail", cycle.first_payment_id, failure, now, ["CREATED"])
                 self._bell.ring("events")

@@ -152,7 +152,10 @@ async def _ended(tx: Transaction, now: datetime, cycle: CyclePayment, report: Ag
 async def _finish(
     tx: Transaction, now: datetime, cycle: CyclePayment, status: CyclePaymentStatus, by: str, ended_at: datetime | None
 ) -> bool:
-    return await tx.one("cycle.finish", cycle.id, status, by, ended_at, now) is not None
+    # Whoever still has the link may sign until its end, and a notice of that may be lost.
+    over_at = cycle.expires_at + LAST_LOOK
+    look_at = over_at if cycle.status is CyclePaymentStatus.PENDING and now < over_at else None
+    return await tx.one("cycle.finish", cycle.id, status, by, ended_at, now, look_at) is not None
 
 
 def _differences(cycle: CyclePayment, account: OpenAccount, report: AgreementReport) -> Iterator[tuple[str, str, str]]:

@@ -114,11 +114,12 @@ returning id;
 
 -- name: finish
 -- Over. An open deduction is looked at once more: nothing new is taken, and what is under way is seen to its end.
--- $1 id, $2 CANCELLED or EXPIRED, $3 by whom, $4 ended_at, $5 now
+-- $1 id, $2 CANCELLED or EXPIRED, $3 by whom, $4 ended_at, $5 now, $6 when it is looked at once more, null where it is known
+-- that nobody can sign it
 with over as (
   update shouyin.cycle_payment
   set status = $2, ending = false, suspended_for = null, ended_at = coalesce($4::timestamptz, $5::timestamptz), next_deduction_on = null,
-    notice_on = null, action = null, updated_at = $5, check_at = null
+    notice_on = null, action = null, updated_at = $5, check_at = $6, check_attempts = 0
   where id = $1 and status in ('PENDING', 'ACTIVE', 'SUSPENDED')
   returning id, order_id, correlation_id, open_deduction_id
 ), woken as (

@@ -364,6 +364,19 @@ async def test_signed_during_a_question_that_knew_of_nothing_it_stays_signed(clu
     await lived(club, 1)
 
 
+async def test_signed_after_it_was_cancelled_and_nobody_told_us_it_is_ended(club: Club) -> None:
+    cycle = await club.start()
+    await club.open(cycle)
+    await club.runtime.cycles.cancel(BUYER, cycle.id, correlation_id="c")
+    await club.settle()
+    assert (await club.find(cycle)).status is CyclePaymentStatus.CANCELLED
+    await club.market.control("POST", f"/agreements/{cycle.external_agreement_no}/sign", notify=False)
+    await club.market.advance(timedelta(hours=2))
+    await club.settle()
+    assert (await club.agreement(cycle))["status"] == "UNSIGNED"
+    await check_settled(club.market)
+
+
 async def test_an_old_notice_of_its_signing_does_not_revive_what_ran_out(club: Club) -> None:
     cycle = await club.member()
     await club.at(club.today())

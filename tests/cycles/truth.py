@@ -33,7 +33,10 @@ WAITING = """
 select 'event' as what, id from shouyin.event where dispatched_at is null
 union all select 'flow_run', id from shouyin.flow_run where status <> 'DONE'
 union all select 'notification', id from shouyin.notification where due_at is not null
-union all select 'payment', id from shouyin.payment where status in ('CREATED', 'PENDING') or check_at <= $1
+union all select 'payment', id from shouyin.payment where status = 'PENDING' or check_at <= $1
+union all select 'payment', p.id from shouyin.payment p
+  where p.status = 'CREATED'
+    and not exists (select from shouyin.deduction d where d.id = p.deduction_id and d.attempt_at > $1)
 union all select 'deduction', id from shouyin.deduction where attempt_at <= $1
 union all select 'cycle', id from shouyin.cycle_payment where check_at <= $1 or ending
 """
