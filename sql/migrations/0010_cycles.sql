@@ -342,8 +342,8 @@ begin
   insert into shouyin.payment (binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, subject, out_trade_no,
     created_by, input_hash, correlation_id, expires_at, created_at, updated_at, cycle_payment_id, deduction_id)
   values (cycle.binding_id, p_order_id, bound.owner, cycle.merchant_account_id, cycle.provider, cycle.method, due.price_fen, cycle.subject,
-    due.number || lpad((due.attempts + 1)::text, greatest(3, length((due.attempts + 1)::text)), '0'), cycle.created_by, '', cycle.correlation_id, p_expires_at, p_now, p_now,
-    cycle.id, due.id)
+    due.number || to_char(due.attempts + 1, case when due.attempts < 999 then 'FM000' else 'FM999999' end), cycle.created_by, '',
+    cycle.correlation_id, p_expires_at, p_now, p_now, cycle.id, due.id)
   returning id into payment_id;
   update shouyin.deduction d set status = 'CHARGING', order_id = p_order_id, payment_id = open_attempt.payment_id,
     attempts = d.attempts + 1, calls = 0, attempt_at = '-infinity', updated_at = p_now

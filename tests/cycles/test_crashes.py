@@ -342,7 +342,7 @@ async def tell(club: Club, plan: Plan, story: Story) -> int:
         cycle = await story.course(tale)
         # A lease of the dead, and the last look at what may still have been on its way.
         await tale.hours()
-        truth = await check_settled(club.market)
+        truth = await check_settled(club.market, life.runtime)
     await _assert_the_one_end(club, truth, cycle, story)
     return life.deaths
 

@@ -280,7 +280,7 @@ class World:
             for which in (0, 1):
                 await self.market.shop.settle(self.processes[which])
             await self.check()
-        await check_settled(self.market)
+        await check_settled(self.market, self.processes[1])
         for row in (await self.market.control("GET", "/calls"))["calls"]:
             if row["out_trade_no"].startswith("SD"):
                 assert row["count"] <= (_MOST_SENT if row["method"] == DEDUCT else _MOST_ASKED), row

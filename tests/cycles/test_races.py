@@ -107,7 +107,7 @@ async def calls(club: Club, method: str, cycle: CyclePayment) -> int:
 
 async def lived(club: Club, days: int) -> None:
     await club.days(days)
-    await check_settled(club.market)
+    await check_settled(club.market, club.runtime)
 
 
 # --- what the provider says of an attempt, in another order ----------------------------------------------------------
@@ -179,7 +179,7 @@ async def test_a_late_success_beside_the_skipping_of_its_date_is_known(club: Clu
     )  # fmt: skip
     await club.settle()
     assert (await the(club, cycle)).status is DeductionStatus.PAID
-    await check_settled(club.market)
+    await check_settled(club.market, club.runtime)
 
 
 async def test_a_late_success_while_its_order_is_found_paid_is_no_failure(club: Club) -> None:
@@ -196,7 +196,7 @@ async def test_a_late_success_while_its_order_is_found_paid_is_no_failure(club: 
     assert (await the(club, cycle)).status is DeductionStatus.PAID
     assert (await club.find(cycle)).status is CyclePaymentStatus.ACTIVE
     assert await club.taken(cycle) == [payment.out_trade_no]
-    await check_settled(club.market)
+    await check_settled(club.market, club.runtime)
 
 
 async def test_a_late_success_beside_the_last_refusal_is_no_failure(club: Club) -> None:
@@ -212,7 +212,7 @@ async def test_a_late_success_beside_the_last_refusal_is_no_failure(club: Club) 
     await club.settle()
     assert (await the(club, cycle)).status is DeductionStatus.PAID
     assert (await club.find(cycle)).status is CyclePaymentStatus.ACTIVE
-    await check_settled(club.market)
+    await check_settled(club.market, club.runtime)
 
 
 async def test_a_late_success_ends_the_attempt_whose_answer_was_lost(club: Club) -> None:
@@ -265,7 +265,7 @@ async def test_paused_during_the_question_nothing_is_sent(club: Club) -> None:
     assert (await the(club, cycle)).status is DeductionStatus.SKIPPED
     await club.market.advance(timedelta(hours=1))
     await club.settle()
-    await check_settled(club.market)
+    await check_settled(club.market, club.runtime)
 
 
 async def test_cancelled_beside_a_deduction_whose_answer_is_lost_the_money_is_found(club: Club) -> None:
@@ -290,7 +290,7 @@ async def test_cancelled_beside_a_deduction_whose_answer_is_lost_the_money_is_fo
     await club.settle()
     assert (await the(club, cycle)).status is DeductionStatus.PAID
     club.market.notified = club.runtime
-    await check_settled(club.market)
+    await check_settled(club.market, club.runtime)
 
 
 async def test_resumed_before_its_date_is_skipped_it_is_charged(club: Club) -> None:
@@ -307,7 +307,7 @@ async def test_resumed_before_its_date_is_skipped_it_is_charged(club: Club) -> N
     await club.market.advance(timedelta(minutes=3))
     await club.settle()
     assert (await the(club, cycle)).status is DeductionStatus.PAID
-    await check_settled(club.market)
+    await check_settled(club.market, club.runtime)
 
 
 async def test_a_date_that_was_changed_beside_the_resuming_stands(club: Club) -> None:
@@ -374,7 +374,7 @@ async def test_signed_after_it_was_cancelled_and_nobody_told_us_it_is_ended(club
     await club.market.advance(timedelta(hours=2))
     await club.settle()
     assert (await club.agreement(cycle))["status"] == "UNSIGNED"
-    await check_settled(club.market)
+    await check_settled(club.market, club.runtime)
 
 
 async def test_an_old_notice_of_its_signing_does_not_revive_what_ran_out(club: Club) -> None:
@@ -488,7 +488,7 @@ async def test_any_number_of_workers_charge_each_date_once(club: Club) -> None:
         await asyncio.gather(*(sweep_once(worker) for worker in workers for _ in range(2)))
         await club.settle()
         await club.at(club.today() + timedelta(days=7), EARLY)
-    await check_settled(club.market)
+    await check_settled(club.market, club.runtime)
     for cycle in cycles:
         taken = await club.taken(cycle)
         assert len(taken) == 3
@@ -568,7 +568,7 @@ async def test_anything_beside_the_charge_leaves_one_truth(club: Club, act: Any,
     for _ in range(4):
         await club.market.advance(timedelta(minutes=3))
         await club.settle()
-    truth = await check_settled(club.market)
+    truth = await check_settled(club.market, club.runtime)
     for cycle in cycles:
         assert len(await club.taken(cycle)) <= 1
         found = truth.cycles[cycle.id]
@@ -592,5 +592,5 @@ async def test_turning_off_beside_the_charge_is_refused(club: Club) -> None:
     for _ in range(3):
         await club.market.advance(timedelta(minutes=3))
         await club.settle()
-    truth = await check_settled(club.market)
+    truth = await check_settled(club.market, club.runtime)
     assert [row["status"] for row in truth.deductions] == ["PAID"] * 4
