@@ -90,9 +90,14 @@ function Next({ payment, onAsk, onCashier, onStartOver }: Parameters<typeof Chec
   }
   if (payment.final) {
     return (
-      <button class="main" type="button" onClick={() => onStartOver(false)}>
-        再买一件
-      </button>
+      <>
+        <button class="main" type="button" onClick={() => onStartOver(false)}>
+          再买一件
+        </button>
+        <a class="plain" href="/demo/club">
+          开通会员，每周自动续
+        </a>
+      </>
     );
   }
   return (
