@@ -25,7 +25,7 @@ from app.doorbell import Doorbell
 from app.drain import drain
 from app.errors import ProviderError
 from app.merchants.accounts import OpenAccount
-from app.payments.actions import Payments
+from app.payments.actions import Payments, yuan_of_order
 from app.payments.model import Failure, Payment
 from app.providers.contract import (
     AgreementKey,
@@ -116,8 +116,8 @@ class Deductions:
                 return None
             case "AMOUNT_MISMATCH":
                 raise AttemptRefused(
-                    f"order {order_id} of deduction {deduction_id} costs {row['order_amount_fen']} fen, which is not"
-                    " the deduction's price"
+                    f"order {order_id} of deduction {deduction_id} costs {yuan_of_order(row['order_amount_fen'])}, not"
+                    " the deduction's price in yuan"
                 )
             case refusal:
                 raise AttemptRefused(f"order {order_id} cannot be that of deduction {deduction_id}: {refusal}")
