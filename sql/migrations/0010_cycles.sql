@@ -33,6 +33,8 @@ create table shouyin.cycle_payment (
   next_deduction_on date,
   -- when the payer's coming deduction is announced; null once it was
   notice_on date,
+  -- the due date that was announced last: none is announced twice, however often it is put before us
+  announced_on date,
   -- where the provider's own plan stands, as far as we know, and how often it was put off
   plan_on date,
   plan_changes integer not null default 0,
