@@ -411,9 +411,10 @@ class Cycles:
     ) -> CyclePayment:
         """Puts the next deduction off to a later date; those after it follow from there.
 
-        Ours is changed first and the provider's plan then: should that stay unknown, the plan is put off when the
-        deduction is made. Raises Forbidden, NotFound, InvalidInput, CycleNotChangeable; ProviderRejected with the date
-        as it was."""
+        Ours is changed first and the provider's plan then. Should that stay unknown, or does the plan still stand at
+        the date before, whose deduction is not made yet, it is put off when this one is made.
+
+        Raises Forbidden, NotFound, InvalidInput, CycleNotChangeable; ProviderRejected with the date as it was."""
         cycle = await self._load(caller, cycle_id)
         await self._permissions.require(caller, Action.CYCLE_CHANGE)
         account = await self.accounts.open(cycle.merchant_account_id)
@@ -425,6 +426,8 @@ class Cycles:
             caller, cycle, "cycle.change_date", details, correlation_id, address, "cycle.change_date", next_on, former,
             days,
         )  # fmt: skip
+        if cycle.open_deduction_id is not None or not _is_beyond_plan(cycle, next_on):
+            return await self.reload(cycle_id)
         agreements = agreements_of(account)
         outcome = await agreements.put_off(account.account, cycle.key(self.notify_url(cycle)), next_on)
         now = self._clock.now()
@@ -447,7 +450,7 @@ class Cycles:
                 field="nextDeductionOn",
             )
         changes = agreements_of(account).terms(account.account).plan_changes
-        if changes is not None and cycle.plan_changes >= changes:
+        if changes is not None and cycle.plan_changes >= changes and _is_beyond_plan(cycle, next_on):
             raise CycleNotChangeable(
                 f"the provider puts the plan of one agreement off {changes} times, and all are used up",
                 message_zh=f"该协议的扣款计划已延期 {changes} 次，不能再次修改",
@@ -538,6 +541,11 @@ def agreements_of(account: OpenAccount) -> Agreements:
     agreements = account.provider.agreements
     assert agreements is not None
     return agreements
+
+
+def _is_beyond_plan(cycle: CyclePayment, day: date) -> bool:
+    """Whether the provider's plan ends before this day. After a late deduction it may stand later than ours."""
+    return cycle.plan_on is None or day > cycle.plan_on
 
 
 def _shown(payer: str) -> str:

@@ -19,13 +19,13 @@ from app.clock import Clock
 from app.cycles.actions import Cycles, agreements_of
 from app.cycles.calendar import NotBefore, when_to_ask
 from app.cycles.claims import Claimed, read_claimed
-from app.cycles.outcomes import Outcomes
+from app.cycles.outcomes import CANCELLED, PAID_OTHERWISE, Outcomes
 from app.db import Database, Transaction
 from app.doorbell import Doorbell
 from app.drain import drain
 from app.errors import ProviderError
 from app.merchants.accounts import OpenAccount
-from app.payments.actions import Payments
+from app.payments.actions import Payments, yuan_of_order
 from app.payments.model import Failure, Payment
 from app.providers.contract import (
     AgreementKey,
@@ -116,8 +116,8 @@ class Deductions:
                 return None
             case "AMOUNT_MISMATCH":
                 raise AttemptRefused(
-                    f"order {order_id} of deduction {deduction_id} costs {row['order_amount_fen']} fen, which is not"
-                    " the deduction's price"
+                    f"order {order_id} of deduction {deduction_id} costs {yuan_of_order(row['order_amount_fen'])}, not"
+                    " the deduction's price in yuan"
                 )
             case refusal:
                 raise AttemptRefused(f"order {order_id} cannot be that of deduction {deduction_id}: {refusal}")
@@ -172,7 +172,7 @@ class Deductions:
 
     async def _late_success(self, claimed: Claimed) -> None:
         if claimed.payment_status == "CREATED" and claimed.calls == 1:
-            await self._outcomes.abandon(claimed.id, claimed.payment_id)
+            await self._outcomes.abandon(claimed.id, claimed.payment_id, PAID_OTHERWISE)
         elif claimed.payment_status in ("CREATED", "PENDING"):
             # It may have been sent: its own outcome is awaited, and a second success would be flagged as surplus.
             account = await self._cycles.accounts.open(claimed.merchant_account_id)
@@ -197,7 +197,9 @@ class Deductions:
         async with self._db.transaction() as tx:
             row = await tx.one("deduction.open_attempt", claimed.id, claimed.order_id, now, now + ATTEMPT_LIFE)
         assert row is not None
-        if row["refusal"] is not None and row["refusal"] not in _OVER:
+        if row["refusal"] == "ORDER_ALREADY_PAID":
+            await self._outcomes.skip(claimed.id, "CHARGING", PAID_OTHERWISE)
+        elif row["refusal"] is not None and row["refusal"] not in _OVER:
             log.warning("deduction.no_attempt", deduction_id=claimed.id, refusal=row["refusal"])
             await self._outcomes.give_up(claimed.id, _ORDER_CHANGED)
 
@@ -218,7 +220,10 @@ class Deductions:
                 return  # brought to its end, which has woken this deduction
         if not claimed.goes_on:
             # Nothing was sent, or the provider knows nothing of it.
-            await self._outcomes.abandon(claimed.id, claimed.payment_id)
+            await self._outcomes.abandon(claimed.id, claimed.payment_id, CANCELLED)
+            return
+        if claimed.order_paid:
+            await self._outcomes.abandon(claimed.id, claimed.payment_id, PAID_OTHERWISE)
             return
         if await self._plan_allows(claimed, account):
             await self._send(claimed, account)
@@ -320,8 +325,8 @@ _ORDER_CHANGED: Final = Failure(
     code="ORDER_NOT_CHARGEABLE",
     provider_code=None,
     provider_message=None,
-    explanation="the deduction's order was paid in another way, deleted, or its amount changed: it is not tried again",
-    explanation_zh="本期订单已通过其他方式支付、被删除或金额已变更，不再扣款",
+    explanation="the deduction's order was deleted, or its amount changed: it is not tried again",
+    explanation_zh="本期订单已被删除或金额已变更，不再扣款",
 )
 _PLAN_USED_UP: Final = Rejected(
     code="PLAN_CHANGES_USED_UP",

@@ -16,7 +16,7 @@ from app.cycles.model import SuspendedFor
 from app.cycles.reports import ASK_ALIVE
 from app.db import Database, Row, Transaction
 from app.doorbell import Doorbell
-from app.errors import OutcomeUnknown, ProviderRejected
+from app.errors import OrderAlreadyPaid, OutcomeUnknown, ProviderRejected
 from app.merchants.accounts import OpenAccount
 from app.metrics import Metrics
 from app.payments.actions import first_check
@@ -33,12 +33,19 @@ from app.providers.contract import (
 
 log = structlog.get_logger(__name__)
 
-_CANCELLED: Final = Failure(
+CANCELLED: Final = Failure(
     code="CYCLE_NOT_CHANGEABLE",
     provider_code=None,
     provider_message=None,
     explanation="the cycle payment was cancelled, paused or had ended before this deduction was made",
     explanation_zh="周期扣款已取消、暂停或结束，本期未扣款",
+)
+PAID_OTHERWISE: Final = Failure(
+    code=OrderAlreadyPaid.code,
+    provider_code=None,
+    provider_message=None,
+    explanation="the deduction's order was paid in another way meanwhile: nothing is deducted for it",
+    explanation_zh="本期订单已通过其他方式支付，不再扣款",
 )
 # An attempt that ended without a reason being told, such as one that its provider closed.
 _UNTOLD: Final = Failure(
@@ -127,19 +134,19 @@ class Outcomes:
         row = None if payment_id is None else await tx.one("payment.lock", payment_id)
         current = await tx.one("deduction.lock", deduction_id)
         assert current is not None
-        paid = await tx.one("deduction.paid_attempt", deduction_id)
-        now = self._clock.now()
-        if paid is not None:
-            await tx.one("deduction.paid", deduction_id, paid["id"], now, now + ASK_ALIVE)
-        elif row is not None and row["status"] in ("FAILED", "CLOSED") and _is_current(current, payment_id):
+        if await self._paid(tx, deduction_id):
+            return
+        if row is not None and row["status"] in ("FAILED", "CLOSED") and _is_current(current, payment_id):
             failure = Failure(**row["failure"]) if row["failure"] else _UNTOLD
             await self._failed(tx, current, failure, DeductionRefusal.PAYER)
 
     async def _failed(self, tx: Transaction, current: Row, failure: Failure, kind: DeductionRefusal) -> None:
         """An attempt took nothing: another one, or none. `current` is the deduction, locked."""
         now, stored = self._clock.now(), failure_json(failure)
+        if await self._paid(tx, current["id"]):
+            return
         if current["cycle_status"] != "ACTIVE" or current["ending"]:
-            await tx.one("deduction.skip", current["id"], "CHARGING", now)
+            await tx.one("deduction.skip", current["id"], "CHARGING", stored, now)
             return
         match after_refusal(self._schedule, kind, tries=current["tries"], now=now):
             case TryAgain(at=at, counts=counts):
@@ -147,6 +154,16 @@ class Outcomes:
                 await tx.one("deduction.retry", current["id"], payment_id, stored, at, now, int(counts))
             case GiveUp(rule=rule):
                 await self._give_up(tx, current, stored, rule=rule)
+
+    async def _paid(self, tx: Transaction, deduction_id: int) -> bool:
+        """Whether some attempt, perhaps one that was called failed, has taken the money: then that is its end.
+
+        The deduction's lock is held: a success that is under way waits for it, or is seen."""
+        paid = await tx.one("deduction.paid_attempt", deduction_id)
+        if paid is not None:
+            now = self._clock.now()
+            await tx.one("deduction.paid", deduction_id, paid["id"], now, now + ASK_ALIVE)
+        return paid is not None
 
     async def _give_up(self, tx: Transaction, current: Row, failure: dict[str, str | None], *, rule: bool) -> None:
         now = self._clock.now()
@@ -161,22 +178,28 @@ class Outcomes:
         async with self._db.transaction() as tx:
             await tx.one("deduction.lock_cycle", deduction_id)
             current = await tx.one("deduction.lock", deduction_id)
-            if current is not None and current["status"] == "CHARGING":
+            if current is not None and current["status"] == "CHARGING" and not await self._paid(tx, deduction_id):
                 await self._give_up(tx, current, failure_json(failure), rule=False)
 
-    async def abandon(self, deduction_id: int, payment_id: int | None) -> None:
-        """The cycle does not go on, and this attempt was never made: nothing was taken."""
+    async def abandon(self, deduction_id: int, payment_id: int | None, why: Failure) -> None:
+        """This attempt was never made, nothing was taken, and there will be no other."""
         now = self._clock.now()
         async with self._db.transaction() as tx:
             await tx.one("deduction.lock_cycle", deduction_id)
-            if await tx.one("payment.fail", payment_id, failure_json(_CANCELLED), now, ["CREATED"]) is not None:
-                await tx.one("deduction.skip", deduction_id, "CHARGING", now)
+            if await tx.one("payment.fail", payment_id, failure_json(why), now, ["CREATED"]) is not None:
+                await self._skip(tx, deduction_id, "CHARGING", why)
 
-    async def skip(self, deduction_id: int, status: str) -> None:
-        """The cycle does not go on, and there is no attempt that could take anything. Only from that status."""
+    async def skip(self, deduction_id: int, status: str, why: Failure | None = None) -> None:
+        """Nothing more is taken for this date, and there is no attempt that could. Only from that status."""
         async with self._db.transaction() as tx:
             await tx.one("deduction.lock_cycle", deduction_id)
-            await tx.one("deduction.skip", deduction_id, status, self._clock.now())
+            await self._skip(tx, deduction_id, status, why)
+
+    async def _skip(self, tx: Transaction, deduction_id: int, status: str, why: Failure | None) -> None:
+        await tx.one("deduction.lock", deduction_id)
+        if not await self._paid(tx, deduction_id):
+            stored = None if why is None else failure_json(why)
+            await tx.one("deduction.skip", deduction_id, status, stored, self._clock.now())
 
     async def _hold(self, tx: Transaction, account: OpenAccount, failure: Failure) -> None:
         """Stops all deductions of a merchant account for a while, and says so once."""

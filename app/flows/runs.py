@@ -154,7 +154,7 @@ class Flows:
         assert current is not None
         if current["status"] != "WAITING" or current["cycle_status"] != "ACTIVE" or current["ending"]:
             if current["status"] == "WAITING":
-                await tx.one("deduction.skip", result.deduction_id, "WAITING", self._clock.now())
+                await tx.one("deduction.skip", result.deduction_id, "WAITING", None, self._clock.now())
             return
         made = await (copy_order(result, tx) if flow.run is None else flow.run(result, tx.connection))
         if not isinstance(made, int) or isinstance(made, bool):

@@ -33,6 +33,8 @@ create table shouyin.cycle_payment (
   next_deduction_on date,
   -- when the payer's coming deduction is announced; null once it was
   notice_on date,
+  -- the due date that was announced last: none is announced twice, however often it is put before us
+  announced_on date,
   -- where the provider's own plan stands, as far as we know, and how often it was put off
   plan_on date,
   plan_changes integer not null default 0,
@@ -133,11 +135,11 @@ alter table shouyin.activation add column cycle_order_columns text[];
 alter table shouyin.former_binding add column cycle_order_columns text[];
 create or replace view shouyin.binding as
   select binding_id, order_table, order_table_name, amount_column, status_column, paid_status, failed_status, refunded_status,
-    key_column, amount_in_fen, cycle_order_columns
+    key_column, amount_in_fen, cycle_order_columns, owner_column
   from shouyin.activation
   union all
   select binding_id, order_table, order_table_name, amount_column, status_column, paid_status, failed_status, refunded_status,
-    key_column, amount_in_fen, cycle_order_columns
+    key_column, amount_in_fen, cycle_order_columns, owner_column
   from shouyin.former_binding;
 
 update shouyin.merchant_account set offers = offers || '{"ALIPAY_CYCLE": []}' where provider = 'ALIPAY';
@@ -274,8 +276,8 @@ begin
   values ('cycle.created', cycle.id, cycle.order_id, p_correlation_id, p_now);
 end $$;
 
--- The order of a deduction: the original's row once more, at the deduction's price. Key, status, generated columns and what a
--- function fills in by default (times, numbers) are left to the table, and so are columns that must be unique.
+-- The order of a deduction: the original's row once more, of the same owner, at the deduction's price. Key, status, generated
+-- columns and what a function fills in by default (times, numbers) are left to the table, and so are columns that must be unique.
 create function shouyin.copy_order(p_binding_id smallint, p_order_id bigint, p_price_fen bigint) returns bigint
   language plpgsql as $$
 declare
@@ -292,7 +294,7 @@ begin
   from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   where a.attrelid = feature.order_table and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
     and a.attidentity = '' and a.attname <> feature.key_column
-    and case when a.attname = feature.amount_column then true
+    and case when a.attname in (feature.amount_column, feature.owner_column) then true
       when feature.cycle_order_columns is not null then a.attname = any(feature.cycle_order_columns)
       else a.attname is distinct from feature.status_column
         and (d.adbin is null or pg_get_expr(d.adbin, d.adrelid) !~* '\(|current_|localtime|session_user')
@@ -326,9 +328,12 @@ begin
   if due.payment_id is not null and due.payment_id is distinct from due.settled_payment_id then refusal := 'UNSETTLED'; return; end if;
   -- The table is that of the order it began with, which need not be the one that is bound now.
   select b.amount_column is not null into strict priced from shouyin.binding b where b.binding_id = cycle.binding_id;
-  execute format('select o.owner, o.amount_fen::numeric as amount_fen from shouyin.bound_order_%s o where o.id = $1'
-    || ' for no key update', cycle.binding_id) into bound using p_order_id;
-  if bound is null then refusal := 'ORDER_NOT_FOUND'; return; end if;
+  execute format('select o.id, o.owner, o.amount_fen::numeric as amount_fen,'
+    || ' (select f.owner from shouyin.bound_order_%1$s f where f.id = $2) as payer'
+    || ' from shouyin.bound_order_%1$s o where o.id = $1 for no key update', cycle.binding_id)
+  into bound using p_order_id, cycle.order_id;
+  if bound.id is null then refusal := 'ORDER_NOT_FOUND'; return; end if;
+  if due.status = 'WAITING' and bound.owner is distinct from bound.payer then refusal := 'ORDER_OF_ANOTHER_OWNER'; return; end if;
   order_amount_fen := bound.amount_fen;
   if priced and bound.amount_fen is distinct from due.price_fen then refusal := 'AMOUNT_MISMATCH'; return; end if;
   if p_order_id = cycle.order_id or exists (

@@ -104,11 +104,15 @@ where id = $1
 returning id;
 
 -- name: refresh
--- What the provider says of an agreement that is in force. $1 id, $2 agreement_no, $3 payer_id, $4 valid_until, $5 plan_on,
--- $6 now, $7 check_at
-update shouyin.cycle_payment
+-- What the provider says of an agreement that is in force. While it has a deduction in hand its plan may have moved on for that
+-- already, which `deduction.paid` does here. $1 id, $2 agreement_no, $3 payer_id, $4 valid_until, $5 plan_on, $6 now, $7 check_at
+update shouyin.cycle_payment c
 set agreement_no = coalesce($2, agreement_no), payer_id = coalesce($3, payer_id), valid_until = coalesce($4, valid_until),
-  plan_on = coalesce($5, plan_on), updated_at = $6, check_at = $7, check_attempts = 0
+  plan_on = case when exists (
+      select from shouyin.deduction d join shouyin.payment p on p.id = d.payment_id
+      where d.id = c.open_deduction_id and p.status in ('PENDING', 'SUCCESSFUL'))
+    then plan_on else coalesce($5, plan_on) end,
+  updated_at = $6, check_at = $7, check_attempts = 0
 where id = $1 and status in ('ACTIVE', 'SUSPENDED')
 returning id;
 
@@ -198,18 +202,19 @@ returning id;
 -- name: announce
 -- The coming deductions of which payers are told: once per due date. Leans on cycle_payment_to_announce. $1 today, $2 now,
 -- $3 how many
-with coming as (
-  update shouyin.cycle_payment
-  set notice_on = null
-  where id = any (array(
-    select id from shouyin.cycle_payment
-    where status = 'ACTIVE' and not ending and notice_on <= $1
-    order by notice_on, id limit $3 for no key update skip locked))
-  returning id, order_id, correlation_id, next_deduction_on, price_fen
+with due as (
+  select id, announced_on from shouyin.cycle_payment
+  where status = 'ACTIVE' and not ending and notice_on <= $1
+  order by notice_on, id limit $3 for no key update skip locked
+), coming as (
+  update shouyin.cycle_payment c
+  set notice_on = null, announced_on = c.next_deduction_on
+  from due where c.id = due.id
+  returning c.id, c.order_id, c.correlation_id, c.next_deduction_on, c.price_fen, due.announced_on
 ), told as (
   insert into shouyin.event (kind, cycle_payment_id, order_id, details, correlation_id, created_at)
   select 'cycle.upcoming', id, order_id, jsonb_build_object('due_on', next_deduction_on, 'price_fen', price_fen), correlation_id, $2
-  from coming where next_deduction_on > $1
+  from coming where next_deduction_on > $1 and announced_on is distinct from next_deduction_on
 )
 select id from coming;
 

@@ -62,22 +62,28 @@ select refusal, order_amount_fen, payment_id from shouyin.open_attempt($1, $2, $
 select shouyin.copy_order(c.binding_id, c.order_id, $2) as id from shouyin.cycle_payment c where c.id = $1;
 
 -- name: claim_due
--- Takes deductions to work on, for $2 (the lease) at most $3, none of a merchant account that is held. Leans on deduction_to_do.
+-- Takes deductions to work on, for $2 (the lease) at most $3. Of a merchant account that is held only those whose money has
+-- come. Leans on deduction_to_do. `order_paid`: their order was paid by something else than an attempt of theirs.
 with taken as (
   update shouyin.deduction
   set attempt_at = $2, calls = calls + 1
   where id = any (array(
     select d.id from shouyin.deduction d
-    where d.attempt_at <= $1 and not exists (
-      select from shouyin.deduction_hold h where h.merchant_account_id = d.merchant_account_id and h.held_until > $1)
+    where d.attempt_at <= $1 and (
+      not exists (
+        select from shouyin.deduction_hold h where h.merchant_account_id = d.merchant_account_id and h.held_until > $1)
+      or exists (select from shouyin.payment p where p.deduction_id = d.id and p.status = 'SUCCESSFUL'))
     order by d.attempt_at, d.id limit $3 for no key update skip locked))
-  returning id, cycle_payment_id, due_on, sequence, price_fen, status, order_id, payment_id, attempts, tries, settled_payment_id,
-    calls, attempt_at
+  returning id, cycle_payment_id, binding_id, due_on, sequence, price_fen, status, order_id, payment_id, attempts, tries,
+    settled_payment_id, calls, attempt_at
 )
 select t.id, t.cycle_payment_id, t.due_on, t.sequence, t.price_fen, t.status, t.order_id, t.payment_id, t.attempts, t.tries,
   t.settled_payment_id, t.calls, t.attempt_at, c.status as cycle_status, c.ending, c.agreement_no, c.external_agreement_no, c.scene,
   c.subject, c.plan_on, c.plan_changes, c.interval_days, c.merchant_account_id, c.provider, c.correlation_id,
-  p.status as payment_status, p.out_trade_no, p.created_at as payment_created_at, p.expires_at as payment_expires_at
+  p.status as payment_status, p.out_trade_no, p.created_at as payment_created_at, p.expires_at as payment_expires_at,
+  exists (
+    select from shouyin.payment o where o.binding_id = t.binding_id and o.order_id = t.order_id and o.status = 'SUCCESSFUL'
+      and o.deduction_id is distinct from t.id) as order_paid
 from taken t
 join shouyin.cycle_payment c on c.id = t.cycle_payment_id
 left join shouyin.payment p on p.id = t.payment_id;
@@ -158,20 +164,21 @@ select id, failed_dates from counted;
 update shouyin.deduction set attempt_at = null where id = $1 and status = 'CHARGING' returning id;
 
 -- name: skip
--- The cycle does not go on, and no money of this date was or will be taken. $1 id, $2 the status it has, $3 now
+-- Nothing was or will be taken for this date, and nobody failed to pay. $1 id, $2 the status it has, $3 why or null,
+-- $4 now
 with done as (
   update shouyin.deduction
-  set status = 'SKIPPED', settled_payment_id = payment_id, attempt_at = null, updated_at = $3, finished_at = $3
+  set status = 'SKIPPED', settled_payment_id = payment_id, attempt_at = null, failure = coalesce($3, failure), updated_at = $4, finished_at = $4
   where id = $1 and status = $2
   returning id, cycle_payment_id, order_id
 ), counted as (
   update shouyin.cycle_payment c
-  set open_deduction_id = case when c.open_deduction_id = done.id then null else c.open_deduction_id end, updated_at = $3
+  set open_deduction_id = case when c.open_deduction_id = done.id then null else c.open_deduction_id end, updated_at = $4
   from done where c.id = done.cycle_payment_id
   returning c.id, c.correlation_id
 )
 insert into shouyin.event (kind, cycle_payment_id, deduction_id, order_id, correlation_id, created_at)
-select 'deduction.skipped', done.cycle_payment_id, done.id, done.order_id, counted.correlation_id, $3
+select 'deduction.skipped', done.cycle_payment_id, done.id, done.order_id, counted.correlation_id, $4
 from done, counted
 returning deduction_id as id;
 
