@@ -100,6 +100,7 @@ create table shouyin.deduction (
   settled_payment_id bigint,
   -- how often the present attempt was taken up; above one its number may be known to the provider
   calls integer not null default 0,
+  -- when it is worked on next; -infinity where something has happened to it, which no hold keeps from being taken note of
   attempt_at timestamptz,
   failure jsonb,
   created_at timestamptz not null,
@@ -353,7 +354,7 @@ begin
     cycle.id, due.id)
   returning id into payment_id;
   update shouyin.deduction d set status = 'CHARGING', order_id = p_order_id, payment_id = open_attempt.payment_id,
-    attempts = d.attempts + 1, calls = 0, attempt_at = '-infinity', updated_at = p_now
+    attempts = d.attempts + 1, calls = 0, attempt_at = p_now, updated_at = p_now
   where d.id = due.id;
   insert into shouyin.event (kind, payment_id, cycle_payment_id, deduction_id, order_id, correlation_id, created_at)
   values ('payment.created', payment_id, cycle.id, due.id, p_order_id, cycle.correlation_id, p_now);
