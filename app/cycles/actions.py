@@ -272,10 +272,12 @@ class Cycles:
                 return_url=request.return_url,
             )
             agreements.check_agreement(account.account, draft)
-        except (MethodNotConfigured, SceneNotAllowed, InvalidInput, InvalidAmount):
+        except (MethodNotConfigured, SceneNotAllowed, InvalidInput, InvalidAmount) as exc:
             # Who may not start any has to hear that first.
             await self._plan.require()
             await self._permissions.require(caller, Action.CYCLE_START)
+            if exc.field == "maxPrice" and request.ceiling_fen is None:
+                exc.field = "price"  # which stands for it
             raise
         return account, agreements, draft
 
@@ -332,9 +334,10 @@ class Cycles:
         if cycle.live:
             await self._changed(caller, cycle, "cycle.cancel", {}, correlation_id, address, "cycle.stop")
             self._bell.ring("deductions")
-            account = await self.accounts.open(cycle.merchant_account_id)
+            account, current = await self.accounts.open(cycle.merchant_account_id), await self.reload(cycle.id)
             try:
-                await self.end(await self.reload(cycle.id), account)
+                if current.ending:  # and not over meanwhile
+                    await self.end(current, account)
             except ProviderError as exc:
                 log.warning("cycle.cancel_unknown", cycle_payment_id=cycle.id, code=exc.code)
         return await self.reload(cycle_id)
@@ -472,7 +475,7 @@ class Cycles:
         async with self._db.transaction() as tx:
             if await tx.one(statement, cycle.id, *values, now) is None:
                 if statement == "cycle.stop":
-                    return  # it is ending already
+                    return  # it is ending already, or over
                 raise _not_changeable(cycle)
             subject = f"cycle_payment:{cycle.id}"
             await tx.one("audit.append", now, caller.sub, what, subject, details, address, correlation_id)

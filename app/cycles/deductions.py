@@ -44,8 +44,9 @@ log = structlog.get_logger(__name__)
 
 _OPENED: Final = 500
 _BATCH: Final = 20
-# Longer than the slowest attempt: a question, a plan put off, the deduction; PROVIDER_TIMEOUT_S ends at 20 s.
-_LEASE: Final = timedelta(seconds=120)
+# Longer than the slowest attempt: a question, a plan put off or asked for, the deduction, and what a refusal needs;
+# PROVIDER_TIMEOUT_S ends at 20 s. The end of a cycle waits for it (sql/queries/cycle.sql).
+_LEASE: Final = timedelta(seconds=180)
 # While the outcome is unknown: again soon, then ever more slowly, without end.
 _RETRY: Final = timedelta(seconds=15)
 _SLOWEST: Final = timedelta(minutes=30)

@@ -100,6 +100,7 @@ create table shouyin.deduction (
   settled_payment_id bigint,
   -- how often the present attempt was taken up; above one its number may be known to the provider
   calls integer not null default 0,
+  -- when it is worked on next; -infinity where something has happened to it, which no hold keeps from being taken note of
   attempt_at timestamptz,
   failure jsonb,
   created_at timestamptz not null,
@@ -259,18 +260,20 @@ begin
     end if;
   exception when unique_violation then
     get stacked diagnostics hindered = constraint_name;
-    if hindered = 'cycle_payment_live' then
-      -- Two that race meet here as well: the loser waits for the winner's commit and finds its row.
-      select c.id into live_id from shouyin.cycle_payment c
-      where c.merchant_account_id = account.id and c.payer = signer and c.scene = p_scene
-        and c.status in ('PENDING', 'ACTIVE', 'SUSPENDED');
-      cycle := null; refusal := 'SCENE_ALREADY_SIGNED'; return;
-    end if;
-    select * into strict cycle from shouyin.cycle_payment c where c.created_by = p_sub and c.idempotency_key = p_idempotency_key
+    -- Two that race meet here as well: the loser waits for the winner's commit and finds its row. Sent twice with one key, the
+    -- second is hindered by the scene of the first, which is its own.
+    select * into cycle from shouyin.cycle_payment c where c.created_by = p_sub and c.idempotency_key = p_idempotency_key
       and c.binding_id = feature.binding_id;
-    replayed := true;
-    if cycle.input_hash <> p_input_hash then refusal := 'IDEMPOTENCY_CONFLICT'; end if;
-    return;
+    if found then
+      replayed := true;
+      if cycle.input_hash <> p_input_hash then refusal := 'IDEMPOTENCY_CONFLICT'; end if;
+      return;
+    end if;
+    if hindered <> 'cycle_payment_live' then raise; end if;
+    select c.id into live_id from shouyin.cycle_payment c
+    where c.merchant_account_id = account.id and c.payer = signer and c.scene = p_scene
+      and c.status in ('PENDING', 'ACTIVE', 'SUSPENDED');
+    cycle := null; refusal := 'SCENE_ALREADY_SIGNED'; return;
   end;
   insert into shouyin.event (kind, cycle_payment_id, order_id, correlation_id, created_at)
   values ('cycle.created', cycle.id, cycle.order_id, p_correlation_id, p_now);
@@ -347,11 +350,11 @@ begin
   insert into shouyin.payment (binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, subject, out_trade_no,
     created_by, input_hash, correlation_id, expires_at, created_at, updated_at, cycle_payment_id, deduction_id)
   values (cycle.binding_id, p_order_id, bound.owner, cycle.merchant_account_id, cycle.provider, cycle.method, due.price_fen, cycle.subject,
-    due.number || lpad((due.attempts + 1)::text, 3, '0'), cycle.created_by, '', cycle.correlation_id, p_expires_at, p_now, p_now,
+    due.number || to_char(due.attempts + 1, 'FM999000'), cycle.created_by, '', cycle.correlation_id, p_expires_at, p_now, p_now,
     cycle.id, due.id)
   returning id into payment_id;
   update shouyin.deduction d set status = 'CHARGING', order_id = p_order_id, payment_id = open_attempt.payment_id,
-    attempts = d.attempts + 1, calls = 0, attempt_at = '-infinity', updated_at = p_now
+    attempts = d.attempts + 1, calls = 0, attempt_at = p_now, updated_at = p_now
   where d.id = due.id;
   insert into shouyin.event (kind, payment_id, cycle_payment_id, deduction_id, order_id, correlation_id, created_at)
   values ('payment.created', payment_id, cycle.id, due.id, p_order_id, cycle.correlation_id, p_now);

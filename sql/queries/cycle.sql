@@ -97,10 +97,13 @@ insert into shouyin.event (kind, cycle_payment_id, order_id, correlation_id, cre
 select 'cycle.started', id, order_id, correlation_id, $8 from signed
 returning cycle_payment_id as id;
 
--- name: note_agreement
--- Under which number the provider ends it. $1 id, $2 agreement_no, $3 payer_id
-update shouyin.cycle_payment set agreement_no = coalesce($2, agreement_no), payer_id = coalesce($3, payer_id)
-where id = $1
+-- name: unwanted
+-- Signed after it was over here: the provider is to end it, under its number. $1 id, $2 agreement_no, $3 payer_id, $4 now
+update shouyin.cycle_payment
+set agreement_no = coalesce($2, agreement_no), payer_id = coalesce($3, payer_id), ending = true,
+  check_at = case when ending then check_at else $4 end, check_attempts = case when ending then check_attempts else 0 end,
+  updated_at = $4
+where id = $1 and status in ('CANCELLED', 'EXPIRED')
 returning id;
 
 -- name: refresh
@@ -117,16 +120,20 @@ where id = $1 and status in ('ACTIVE', 'SUSPENDED')
 returning id;
 
 -- name: finish
--- Over. An open deduction is looked at once more: nothing new is taken, and what is under way is seen to its end.
+-- Over. An open deduction is looked at once more, but not while a worker may have it in hand: nothing new is taken, and what is
+-- under way is seen to its end. Cancelled before it was signed it is asked about when nobody can sign it any more.
 -- $1 id, $2 CANCELLED or EXPIRED, $3 by whom, $4 ended_at, $5 now
 with over as (
   update shouyin.cycle_payment
   set status = $2, ending = false, suspended_for = null, ended_at = coalesce($4::timestamptz, $5::timestamptz), next_deduction_on = null,
-    notice_on = null, action = null, updated_at = $5, check_at = null
+    notice_on = null, action = null, updated_at = $5,
+    check_at = case when $2 = 'CANCELLED' and agreement_no is null and expires_at > $5 then expires_at + interval '10 minutes' end
   where id = $1 and status in ('PENDING', 'ACTIVE', 'SUSPENDED')
   returning id, order_id, correlation_id, open_deduction_id
 ), woken as (
-  update shouyin.deduction d set attempt_at = '-infinity' from over where d.id = over.open_deduction_id
+  update shouyin.deduction d
+  set attempt_at = case when d.calls > 0 and d.attempt_at > $5 then least(d.attempt_at, $5 + interval '3 minutes') else '-infinity' end
+  from over where d.id = over.open_deduction_id
   returning d.id
 )
 insert into shouyin.event (kind, cycle_payment_id, order_id, details, correlation_id, created_at)
@@ -136,15 +143,16 @@ from over
 returning cycle_payment_id as id;
 
 -- name: stop
--- We want it ended: from now on nothing is deducted, and the provider is asked until it has ended it. Also one that was signed
--- after it was cancelled here. $1 id, $2 now
+-- We want it ended: from now on nothing is deducted, and the provider is asked until it has ended it. $1 id, $2 now
 with stopped as (
   update shouyin.cycle_payment
   set ending = true, notice_on = null, check_at = $2, check_attempts = 0, updated_at = $2
-  where id = $1 and not ending
+  where id = $1 and status in ('PENDING', 'ACTIVE', 'SUSPENDED') and not ending
   returning id, open_deduction_id
 ), woken as (
-  update shouyin.deduction d set attempt_at = '-infinity' from stopped where d.id = stopped.open_deduction_id
+  update shouyin.deduction d
+  set attempt_at = case when d.calls > 0 and d.attempt_at > $2 then least(d.attempt_at, $2 + interval '3 minutes') else '-infinity' end
+  from stopped where d.id = stopped.open_deduction_id
   returning d.id
 )
 select id from stopped;

@@ -62,17 +62,17 @@ select refusal, order_amount_fen, payment_id from shouyin.open_attempt($1, $2, $
 select shouyin.copy_order(c.binding_id, c.order_id, $2) as id from shouyin.cycle_payment c where c.id = $1;
 
 -- name: claim_due
--- Takes deductions to work on, for $2 (the lease) at most $3. Of a merchant account that is held only those whose money has
--- come. Leans on deduction_to_do. `order_paid`: their order was paid by something else than an attempt of theirs.
+-- Takes deductions to work on, for $2 (the lease) at most $3. Of a merchant account that is held only those that were woken:
+-- money has come, or their cycle is over. Leans on deduction_to_do. `order_paid`: by something else than an attempt of theirs.
 with taken as (
   update shouyin.deduction
   set attempt_at = $2, calls = calls + 1
   where id = any (array(
     select d.id from shouyin.deduction d
     where d.attempt_at <= $1 and (
-      not exists (
-        select from shouyin.deduction_hold h where h.merchant_account_id = d.merchant_account_id and h.held_until > $1)
-      or exists (select from shouyin.payment p where p.deduction_id = d.id and p.status = 'SUCCESSFUL'))
+      d.attempt_at = '-infinity'
+      or not exists (
+        select from shouyin.deduction_hold h where h.merchant_account_id = d.merchant_account_id and h.held_until > $1))
     order by d.attempt_at, d.id limit $3 for no key update skip locked))
   returning id, cycle_payment_id, binding_id, due_on, sequence, price_fen, status, order_id, payment_id, attempts, tries,
     settled_payment_id, calls, attempt_at

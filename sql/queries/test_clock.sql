@@ -53,9 +53,9 @@ select kind, total from (
   union all
   select 'deductions', count(*) from shouyin.deduction d
   where d.attempt_at <= $1 and (
-    not exists (
-      select from shouyin.deduction_hold h where h.merchant_account_id = d.merchant_account_id and h.held_until > $1)
-    or exists (select from shouyin.payment p where p.deduction_id = d.id and p.status = 'SUCCESSFUL'))
+    d.attempt_at = '-infinity'
+    or not exists (
+      select from shouyin.deduction_hold h where h.merchant_account_id = d.merchant_account_id and h.held_until > $1))
   union all
   select 'plan', count(*)
   from shouyin.activation a

@@ -29,6 +29,7 @@ SCENE = "INDUSTRY|DIGITAL_MEDIA"
 # Before and after the hour of deductions.
 EARLY, LATE = time(8), time(9, 1)
 DEDUCT = "alipay.trade.pay"
+ASK, UNSIGN = "alipay.user.agreement.query", "alipay.user.agreement.unsign"
 _FLOWS = "flows_of_a_club"
 
 
@@ -60,12 +61,12 @@ class Club:
         self.market.notified = self.worker
 
     def deafen(self) -> None:
-        """No notice arrives any more: whatever we learn, we asked for."""
-        self.market.notified = cast(Runtime, None)
+        """No notice reaches us any more: whatever we learn, we asked for."""
+        self.market.deaf = True
 
     def hear(self) -> None:
-        """Notices arrive again; the sandbox repeats those that did not."""
-        self.market.notified = self.runtime
+        """Notices reach us again; the sandbox repeats those that did not."""
+        self.market.deaf = False
 
     @property
     def connection(self) -> "asyncpg.Connection[asyncpg.Record]":
@@ -117,6 +118,10 @@ class Club:
         """Started and signed."""
         return await self.sign(await self.start(caller, **fields))
 
+    async def cancel(self, cycle: CyclePayment, caller: Principal = BUYER) -> CyclePayment:
+        """Cancelled here."""
+        return await self.runtime.cycles.cancel(caller, cycle.id, correlation_id="c-x")
+
     async def settle(self) -> None:
         """Everything that is due, done."""
         await self.market.shop.settle(self.runtime)
@@ -146,6 +151,10 @@ class Club:
         path = f"/agreements?external_agreement_no={cycle.external_agreement_no}"
         (found,) = (await self.market.control("GET", path))["agreements"]
         return dict(found)
+
+    async def status_there(self, cycle: CyclePayment) -> str:
+        """The provider's own word for it."""
+        return str((await self.agreement(cycle))["status"])
 
     async def taken(self, cycle: CyclePayment) -> list[str]:
         """The provider's truth about money: the numbers of this cycle's trades that are paid."""

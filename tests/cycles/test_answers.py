@@ -1,9 +1,11 @@
 """What each of the provider's answers to a deduction leads to: here, at the provider, and in the shop's own table."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
+from app.auth import Principal
 from app.cycles.actions import agreements_of
 from app.cycles.model import CyclePayment, CyclePaymentStatus, Deduction, DeductionStatus, SuspendedFor
 from app.payments.model import Payment
@@ -35,12 +37,6 @@ async def expect_paid(club: Club, cycle: CyclePayment, *, attempts: int = 1) -> 
     assert str(current.plan_on) == (await club.agreement(cycle))["next_deduction_on"]
     assert await club.events(cycle) == [*OPENED, "deduction.paid"]
     return deduction, payments
-
-
-async def failed_runs(club: Club) -> list[str]:
-    """The last lines of the tracebacks of flows that did not succeed."""
-    rows = await club.connection.fetch("select error from shouyin.flow_run where error is not null order by id")
-    return [row["error"].strip().splitlines()[-1] for row in rows]
 
 
 # --- the classes of answers -------------------------------------------------------------------------------------------
@@ -328,11 +324,69 @@ async def test_a_cancelled_cycle_lets_go_of_its_deduction_while_the_merchant_res
     cycle = await club.member()
     await club.policy("ACQ.MERCHANT_STATUS_NOT_NORMAL")
     await club.at(club.today())
-    await club.runtime.cycles.cancel(BUYER, cycle.id, correlation_id="c-c")
-    await club.later(timedelta(hours=7))
+    await club.cancel(cycle)
+    await club.settle()
     deduction, _ = await club.last(cycle)
+    assert await club.market.shop.count("deduction_hold") == 1
     assert deduction.status is DeductionStatus.SKIPPED
     assert await club.calls(DEDUCT) == 1
+
+
+async def test_one_merchant_at_fault_does_not_hold_another(club: Club) -> None:
+    cycle = await club.member()
+    theirs = await club.market.account("certificate")
+    other = await club.member(STRANGER, merchant_account_id=theirs)
+    number = cycle.external_agreement_no
+    await club.policy("ACQ.MERCHANT_AGREEMENT_INVALID", external_agreement_no=number)
+    await club.at(club.today())
+    assert (await club.last(cycle))[0].status is DeductionStatus.CHARGING
+    assert (await club.last(other))[0].status is DeductionStatus.PAID
+    held = await club.connection.fetch("select merchant_account_id from shouyin.deduction_hold")
+    assert [row["merchant_account_id"] for row in held] == [cycle.merchant_account_id]
+
+
+async def test_a_merchant_at_fault_for_a_year_runs_out_of_no_numbers(club: Club) -> None:
+    cycle = await club.member()
+    await club.policy("ACQ.MERCHANT_STATUS_NOT_NORMAL", count=3)
+    await club.at(club.today())
+    await club.connection.execute("update shouyin.deduction set attempts = 998")
+    for _ in range(3):
+        await club.later(timedelta(hours=6, minutes=1))
+    deduction, payments = await club.last(cycle)
+    assert (deduction.status, deduction.attempts, len(payments)) == (DeductionStatus.PAID, 1001, 4)
+    assert [payment.out_trade_no[22:] for payment in payments] == ["001", "999", "1000", "1001"]
+
+
+# --- side by side -----------------------------------------------------------------------------------------------------
+
+
+async def test_two_workers_take_each_due_date_once(club: Club) -> None:
+    members = [Principal(sub=str(number), roles=frozenset({"user"})) for number in range(20, 26)]
+    cycles = [await club.member(each) for each in members]
+    other = await club.market.shop.open()
+    await club.market.advance(timedelta(hours=1, minutes=1))
+    shop = club.market.shop
+    await asyncio.gather(shop.settle(), shop.settle(other), shop.settle(), shop.settle(other))
+    await club.settle()
+    for cycle in cycles:
+        (deduction,) = await club.deductions(cycle)
+        assert (deduction.status, deduction.attempts, len(await club.taken(cycle))) == (DeductionStatus.PAID, 1, 1)
+    assert await club.calls(DEDUCT) == len(cycles)
+    assert await club.connection.fetchval("select count(*) from public.orders") == 2 * len(cycles)
+
+
+async def test_a_notice_of_another_amount_is_recorded_and_the_provider_is_asked(club: Club) -> None:
+    await club.policy("processing", settle="hold", count=1)
+    cycle = await club.member()
+    await club.at(club.today())
+    (payment,) = await club.payments(cycle)
+    await club.market.control("POST", f"/trades/{payment.out_trade_no}/pay", amount="1.00")
+    await club.settle()
+    deduction, (payment,) = await club.last(cycle)
+    assert (deduction.status, payment.status) == (DeductionStatus.CHARGING, "PENDING")
+    assert await club.connection.fetchval("select reported from shouyin.difference") == "100"
+    await club.later(timedelta(minutes=10))
+    await expect_paid(club, cycle)
 
 
 # --- what comes late --------------------------------------------------------------------------------------------------
