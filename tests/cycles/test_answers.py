@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -103,10 +104,23 @@ async def test_taken_in_and_never_settled_is_closed_before_the_next_attempt(club
     assert len(await club.taken(cycle)) == 1
 
 
-@pytest.mark.parametrize("kind", ["20000", "timeout", "http_500"])
-async def test_an_unknown_outcome_is_asked_about_and_sent_again_under_its_number(club: Club, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("20000", {}),
+        ("timeout", {"latency_s": 0}),
+        ("http_500", {}),
+        ("business_error", {"sub_code": "ACQ.SYSTEM_ERROR"}),
+        ("business_error", {"sub_code": "ACQ.TRADE_HAS_SUCCESS"}),
+        # turned away by the gateway, unread
+        ("error_response", {"code": "40002", "sub_code": "isv.invalid-timestamp"}),
+    ],
+)
+async def test_an_unknown_outcome_is_asked_about_and_sent_again_under_its_number(
+    club: Club, kind: str, options: dict[str, Any]
+) -> None:
     cycle = await club.member()
-    await club.fault(kind, latency_s=0)
+    await club.fault(kind, **options)
     await club.at(club.today())
     deduction, (payment,) = await club.last(cycle)
     assert (deduction.status, payment.status, payment.checking) == (DeductionStatus.CHARGING, "CREATED", True)
@@ -164,6 +178,8 @@ async def test_without_means_it_is_tried_on_three_days_and_then_suspended(club: 
     assert (deduction.status, deduction.tries, deduction.attempts) == (DeductionStatus.FAILED, 3, 3)
     assert [payment.status for payment in payments] == ["FAILED"] * 3
     assert len({payment.out_trade_no for payment in payments}) == 3
+    assert {payment.order_id for payment in payments} == {deduction.order_id}
+    assert await club.market.shop.status_of(payments[0].order_id) == "failed"
     cycle = await club.find(cycle)
     assert (cycle.status, cycle.suspended_for) == (CyclePaymentStatus.SUSPENDED, SuspendedFor.FAILURES)
     assert cycle.failure is not None
@@ -225,10 +241,11 @@ async def test_what_was_agreed_on_is_used_up_suspends_at_once(club: Club) -> Non
     assert await club.events(cycle) == [*OPENED, "deduction.failed", "cycle.suspended"]
 
 
-async def test_a_refusal_that_no_day_helps_gives_up_at_once(club: Club) -> None:
+@pytest.mark.parametrize("code", ["ACQ.PAYMENT_REQUEST_HAS_RISK", "ACQ.A_WORD_OF_TOMORROW"])
+async def test_a_refusal_that_no_day_helps_gives_up_at_once(club: Club, code: str) -> None:
     await club.work_with(failed_dates=2)
     cycle = await club.member()
-    await club.policy("ACQ.PAYMENT_REQUEST_HAS_RISK", count=1)
+    await club.policy(code, count=1)
     await club.at(club.today())
     deduction, _ = await club.last(cycle)
     assert (deduction.status, deduction.attempts) == (DeductionStatus.FAILED, 1)
@@ -444,6 +461,21 @@ async def test_a_success_after_the_deduction_was_given_up_wins(club: Club) -> No
     assert len(await club.taken(cycle)) == 2
 
 
+async def test_a_success_after_the_cycle_was_cancelled_is_recorded(club: Club) -> None:
+    cycle = await club.member()
+    await club.policy("ACQ.BUYER_BALANCE_NOT_ENOUGH", count=1, leave_trade=True, settle=3600, late=True)
+    await club.at(club.today())
+    await club.cancel(cycle)
+    await club.settle()
+    assert (await club.last(cycle))[0].status is DeductionStatus.SKIPPED
+    await club.later(timedelta(hours=1, minutes=1))
+    deduction, (payment,) = await club.last(cycle)
+    assert (deduction.status, payment.status, payment.late) == (DeductionStatus.PAID, "SUCCESSFUL", True)
+    assert await club.market.shop.status_of(payment.order_id) == "paid"
+    cycle = await club.find(cycle)
+    assert (cycle.status, cycle.paid_deductions) == (CyclePaymentStatus.CANCELLED, 1)
+
+
 async def test_a_first_attempt_that_succeeds_after_the_second_is_flagged_once(club: Club) -> None:
     cycle = await club.member()
     two_days = 2 * 24 * 3600
@@ -484,6 +516,7 @@ async def test_a_success_while_another_attempt_waits_to_be_sent_stops_that(club:
     assert [payment.status for payment in payments] == ["SUCCESSFUL", "FAILED", "FAILED"]
     assert payments[2].failure is not None
     assert payments[2].failure.code == "ORDER_ALREADY_PAID"
+    assert await club.market.shop.status_of(payments[0].order_id) == "paid"
     await club.days(2)
     assert await club.taken(cycle) == [payments[0].out_trade_no]
     assert await club.events(cycle) == [*OPENED, "deduction.paid"]
@@ -529,6 +562,7 @@ async def test_an_order_paid_by_hand_before_the_attempt_was_sent_is_not_charged(
     deduction, (attempt,) = await club.last(cycle)
     assert (deduction.status, attempt.status) == (DeductionStatus.SKIPPED, "FAILED")
     assert await club.taken(cycle) == []
+    assert await club.market.shop.status_of(attempt.order_id) == "paid"
     assert (await club.find(cycle)).status is CyclePaymentStatus.ACTIVE
     assert len(await club.taken(other)) == 1
 
