@@ -17,7 +17,7 @@ import structlog
 
 from app.clock import Clock
 from app.cycles.actions import Cycles, agreements_of
-from app.cycles.calendar import NotBefore, when_to_ask
+from app.cycles.calendar import MERCHANT_REST, NotBefore, when_to_ask
 from app.cycles.claims import Claimed, read_claimed
 from app.cycles.outcomes import CANCELLED, PAID_OTHERWISE, Outcomes
 from app.db import Database, Transaction
@@ -285,6 +285,11 @@ class Deductions:
                 if outcome.kind is DeductionRefusal.WINDOW:
                     await self._learn_plan_quietly(claimed, account)
                 await self._outcomes.refuse(claimed, account, outcome)
+            case NotReached(words=Rejected() as words):
+                # The gateway turned the application away, its keys or its rights: nobody's deduction was looked at.
+                await self._outcomes.rest(account, words)
+                calls = 0 if claimed.calls == 1 else claimed.calls
+                await self._later(claimed, self._clock.now() + MERCHANT_REST, calls=calls)
             case NotReached(detail=detail) | Unknown(detail=detail):
                 log.warning("deduction.unknown", deduction_id=claimed.id, detail=detail)
                 await self._outcomes.doubt(claimed.payment_id, outcome)

@@ -27,6 +27,7 @@ from app.providers.contract import (
     DeductionRefused,
     NotReached,
     PaymentReport,
+    Rejected,
     ReportedStatus,
     Unknown,
 )
@@ -123,6 +124,12 @@ class Outcomes:
             await self._failed(tx, current, failure, refused.kind)
         log.info("deduction.refused", deduction_id=claimed.id, kind=refused.kind, code=refused.words.code)
         self._bell.ring("events", "agreements")
+
+    async def rest(self, account: OpenAccount, words: Rejected) -> None:
+        """The provider turned the merchant's application away: no deduction of this account is made for a while."""
+        async with self._db.transaction() as tx:
+            await self._hold(tx, account, failure_of(words))
+        self._bell.ring("events")
 
     async def settle(self, deduction_id: int, payment_id: int | None) -> None:
         """Brings a deduction to where its payments are, whoever brought them there."""

@@ -325,6 +325,23 @@ async def test_a_merchant_at_fault_rests_for_everybody_and_no_payer_pays_for_it(
     assert await club.market.shop.count("deduction_hold") == 0
 
 
+async def test_an_application_that_is_turned_away_rests_and_has_charged_nobody(club: Club) -> None:
+    cycle = await club.member()
+    await club.fault("error_response", code="40006", sub_code="isv.insufficient-isv-permissions")
+    await club.at(club.today())
+    other = await club.member(STRANGER, price="5.00")
+    assert await club.calls(DEDUCT) == 1
+    deduction, (payment,) = await club.last(cycle)
+    assert (deduction.status, deduction.tries, payment.api_status) == (DeductionStatus.CHARGING, 0, "PENDING")
+    assert await club.market.shop.count("deduction_hold") == 1
+    await club.later(timedelta(hours=6, minutes=1))
+    for each in (cycle, other):
+        deduction, payments = await club.last(each)
+        assert (deduction.status, deduction.attempts, len(payments)) == (DeductionStatus.PAID, 1, 1)
+        assert len(await club.taken(each)) == 1
+    assert await club.market.shop.count("deduction_hold") == 0
+
+
 async def test_money_that_comes_while_the_merchant_rests_is_recorded_at_once(club: Club) -> None:
     cycle = await club.member()
     await club.policy("processing", settle=120, count=1)
