@@ -383,7 +383,7 @@ class Cycles:
             details = {"next_deduction_on": str(next_on)}
             await self._changed(
                 caller, cycle, "cycle.resume", details, correlation_id, address, "cycle.resume", next_on,
-                self.schedule.notice_days,
+                cycle.next_deduction_on, self.schedule.notice_days,
             )  # fmt: skip
             self._bell.ring("cycles")
         return await self.reload(cycle_id)

@@ -39,7 +39,6 @@ class Claimed:
     out_trade_no: str | None
     payment_created_at: datetime | None
     payment_expires_at: datetime | None
-    order_paid: bool
 
     @property
     def goes_on(self) -> bool:

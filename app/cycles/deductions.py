@@ -10,14 +10,14 @@ before that it took nothing and will take nothing. What wakes a deduction is its
 trigger when whoever it was brought its payment to an end.
 """
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 import structlog
 
 from app.clock import Clock
 from app.cycles.actions import Cycles, agreements_of
-from app.cycles.calendar import MERCHANT_REST, NotBefore, when_to_ask
+from app.cycles.calendar import APPLICATION_REST, NotBefore, Now, when_to_ask
 from app.cycles.claims import Claimed, read_claimed
 from app.cycles.outcomes import CANCELLED, PAID_OTHERWISE, Outcomes
 from app.db import Database, Transaction
@@ -173,11 +173,13 @@ class Deductions:
 
     async def _late_success(self, claimed: Claimed) -> None:
         if claimed.payment_status == "CREATED" and claimed.calls == 1:
-            await self._outcomes.abandon(claimed.id, claimed.payment_id, PAID_OTHERWISE)
-        elif claimed.payment_status in ("CREATED", "PENDING"):
-            # It may have been sent: its own outcome is awaited, and a second success would be flagged as surplus.
+            await self._outcomes.supersede(claimed)
+            return
+        if claimed.payment_status in ("CREATED", "PENDING"):
+            # It may have been sent: it is closed at the provider, and a second success would be flagged as surplus.
             account = await self._cycles.accounts.open(claimed.merchant_account_id)
-            await self._payments.ask(await self._payment(claimed), account, correlation_id=claimed.correlation_id)
+            payment = await self._payment(claimed)
+            await self._payments.close_unpaid(payment, account, correlation_id=claimed.correlation_id)
         await self._outcomes.settle(claimed.id, claimed.payment_id)
 
     async def _next_attempt(self, claimed: Claimed, account: OpenAccount) -> None:
@@ -202,7 +204,7 @@ class Deductions:
             await self._outcomes.skip(claimed.id, "CHARGING", PAID_OTHERWISE)
         elif row["refusal"] is not None and row["refusal"] not in _OVER:
             log.warning("deduction.no_attempt", deduction_id=claimed.id, refusal=row["refusal"])
-            await self._outcomes.give_up(claimed.id, _ORDER_CHANGED)
+            await self._outcomes.give_up(claimed, _ORDER_CHANGED)
 
     async def _charge(self, claimed: Claimed, account: OpenAccount) -> None:
         """The present attempt, whose outcome is not known: sent for the first time, or once more under its number."""
@@ -221,26 +223,35 @@ class Deductions:
                 return  # brought to its end, which has woken this deduction
         if not claimed.goes_on:
             # Nothing was sent, or the provider knows nothing of it.
-            await self._outcomes.abandon(claimed.id, claimed.payment_id, CANCELLED)
+            await self._outcomes.abandon(claimed, CANCELLED)
             return
-        if claimed.order_paid:
-            await self._outcomes.abandon(claimed.id, claimed.payment_id, PAID_OTHERWISE)
+        if not await self._plan_allows(claimed, account):
             return
-        if await self._plan_allows(claimed, account):
+        known = await self._db.one("deduction.before_sending", claimed.id)
+        assert known is not None
+        if not known["goes_on"]:
+            await self._outcomes.abandon(claimed, CANCELLED)
+        elif known["order_paid"]:
+            await self._outcomes.abandon(claimed, PAID_OTHERWISE)
+        else:
             await self._send(claimed, account)
 
     async def _plan_allows(self, claimed: Claimed, account: OpenAccount) -> bool:
         """Whether money may be taken now by the provider's plan; puts a plan off that has passed."""
         agreements, now = agreements_of(account), self._clock.now()
         terms = agreements.terms(account.account)
+        used_up = terms.plan_changes is not None and claimed.plan_changes >= terms.plan_changes
         when = when_to_ask(self._schedule, terms, now, claimed.plan_on)
+        if used_up and isinstance(when, Now) and when.put_off_to is not None:
+            # Ours may not be what the plan says, and believing it would cost the payer their agreement.
+            when = when_to_ask(self._schedule, terms, now, await self._learn_plan(claimed, account))
         if isinstance(when, NotBefore):
-            # Nothing was sent: what is taken up then is the first call again.
-            await self._later(claimed, when.at, calls=0)
+            # Nothing was sent: it is taken up then as if it had not been now.
+            await self._later(claimed, when.at, calls=claimed.calls - 1)
             return False
         if when.put_off_to is None:
             return True
-        if terms.plan_changes is not None and claimed.plan_changes >= terms.plan_changes:
+        if used_up:
             await self._outcomes.refuse(claimed, account, DeductionRefused(DeductionRefusal.RULE, _PLAN_USED_UP))
             return False
         outcome = await agreements.put_off(account.account, self._key(claimed), when.put_off_to)
@@ -254,11 +265,13 @@ class Deductions:
                 return True
             case NotReached(detail=detail) | Unknown(detail=detail):
                 log.warning("deduction.plan_unknown", deduction_id=claimed.id, detail=detail)
-                await self._later(claimed, self._soon(claimed), calls=0)
+                await self._later(claimed, self._soon(claimed))
                 return False
 
-    async def _learn_plan(self, claimed: Claimed, account: OpenAccount) -> None:
+    async def _learn_plan(self, claimed: Claimed, account: OpenAccount) -> date | None:
+        """Where the provider's plan stands."""
         await self._cycles.ask(await self._cycles.reload(claimed.cycle_payment_id), account)
+        return (await self._cycles.reload(claimed.cycle_payment_id)).plan_on
 
     async def _send(self, claimed: Claimed, account: OpenAccount) -> None:
         assert claimed.agreement_no is not None
@@ -288,8 +301,9 @@ class Deductions:
             case NotReached(words=Rejected() as words):
                 # The gateway turned the application away, its keys or its rights: nobody's deduction was looked at.
                 await self._outcomes.rest(account, words)
+                await self._outcomes.doubt(claimed.payment_id, outcome)
                 calls = 0 if claimed.calls == 1 else claimed.calls
-                await self._later(claimed, self._clock.now() + MERCHANT_REST, calls=calls)
+                await self._later(claimed, self._clock.now() + APPLICATION_REST, calls=calls)
             case NotReached(detail=detail) | Unknown(detail=detail):
                 log.warning("deduction.unknown", deduction_id=claimed.id, detail=detail)
                 await self._outcomes.doubt(claimed.payment_id, outcome)

@@ -97,8 +97,9 @@ async def _transition(
             return await _signed(tx, now, cycle, report, notice_days)
         case ReportedAgreement.ENDED:
             return await _ended(tx, now, cycle, report)
-        case ReportedAgreement.NOT_FOUND if cycle.agreement_no is not None:
-            # It knew this agreement once: the same as ended, by its own documents.
+        case ReportedAgreement.NOT_FOUND if cycle.agreement_no is not None and report.agreement_no is not None:
+            # It knew this agreement once: the same as ended, by its own documents. Asked before there was a number, it
+            # may have answered just before the payer signed.
             return await _ended(tx, now, cycle, report)
         case _ if cycle.status is CyclePaymentStatus.PENDING:
             # Not signed, or not to its end. Cancelled here it is over; otherwise once nobody can sign any more.
@@ -127,10 +128,11 @@ async def _signed(
     check_at = now if cycle.ending else now + ASK_ALIVE
     if report.valid_until is not None:
         check_at = min(check_at, max(report.valid_until, now + timedelta(hours=1)))
+    # A notice may come, or come again, long after the plan has moved on.
+    plan_on = None if report.source == "notification" else report.next_deduction_on
     await tx.one(
-        "cycle.refresh", cycle.id, report.agreement_no, report.payer_id, report.valid_until, report.next_deduction_on,
-        now, check_at,
-    )  # fmt: skip
+        "cycle.refresh", cycle.id, report.agreement_no, report.payer_id, report.valid_until, plan_on, now, check_at
+    )
     return False
 
 

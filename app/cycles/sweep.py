@@ -67,7 +67,7 @@ async def _advance(clock: Clock, cycles: Cycles, cycle: CyclePayment) -> datetim
         return now + _RARELY
     current = applied.cycle
     if current is None or not current.live:
-        return now if current is not None and current.ending else None
+        return now + _RETRY if current is not None and current.ending else None
     if current.ending:
         return now + _RETRY
     if current.status is CyclePaymentStatus.PENDING:

@@ -176,16 +176,16 @@ select 'cycle.suspended', id, order_id, jsonb_build_object('why', $2::text), cor
 returning cycle_payment_id as id;
 
 -- name: resume
--- $1 id, $2 the next due date, $3 days between notice and deduction, $4 now
+-- $1 id, $2 the next due date, $3 the date it was reckoned from, $4 days between notice and deduction, $5 now
 with resumed as (
   update shouyin.cycle_payment
   set status = 'ACTIVE', suspended_for = null, failure = null, failed_dates = 0, next_deduction_on = $2,
-    notice_on = case when $3::integer > 0 then $2::date - $3::integer end, updated_at = $4
-  where id = $1 and status = 'SUSPENDED' and not ending
+    notice_on = case when $4::integer > 0 then $2::date - $4::integer end, updated_at = $5
+  where id = $1 and status = 'SUSPENDED' and not ending and next_deduction_on is not distinct from $3
   returning id, order_id, correlation_id
 )
 insert into shouyin.event (kind, cycle_payment_id, order_id, correlation_id, created_at)
-select 'cycle.resumed', id, order_id, correlation_id, $4 from resumed
+select 'cycle.resumed', id, order_id, correlation_id, $5 from resumed
 returning cycle_payment_id as id;
 
 -- name: change_price

@@ -63,7 +63,7 @@ select shouyin.copy_order(c.binding_id, c.order_id, $2) as id from shouyin.cycle
 
 -- name: claim_due
 -- Takes deductions to work on, for $2 (the lease) at most $3. Of a merchant account that is held only those that were woken:
--- money has come, or their cycle is over. Leans on deduction_to_do. `order_paid`: by something else than an attempt of theirs.
+-- money has come, or their cycle is over. Leans on deduction_to_do.
 with taken as (
   update shouyin.deduction
   set attempt_at = $2, calls = calls + 1
@@ -74,16 +74,13 @@ with taken as (
       or not exists (
         select from shouyin.deduction_hold h where h.merchant_account_id = d.merchant_account_id and h.held_until > $1))
     order by d.attempt_at, d.id limit $3 for no key update skip locked))
-  returning id, cycle_payment_id, binding_id, due_on, sequence, price_fen, status, order_id, payment_id, attempts, tries,
+  returning id, cycle_payment_id, due_on, sequence, price_fen, status, order_id, payment_id, attempts, tries,
     settled_payment_id, calls, attempt_at
 )
 select t.id, t.cycle_payment_id, t.due_on, t.sequence, t.price_fen, t.status, t.order_id, t.payment_id, t.attempts, t.tries,
   t.settled_payment_id, t.calls, t.attempt_at, c.status as cycle_status, c.ending, c.agreement_no, c.external_agreement_no, c.scene,
   c.subject, c.plan_on, c.plan_changes, c.interval_days, c.merchant_account_id, c.provider, c.correlation_id,
-  p.status as payment_status, p.out_trade_no, p.created_at as payment_created_at, p.expires_at as payment_expires_at,
-  exists (
-    select from shouyin.payment o where o.binding_id = t.binding_id and o.order_id = t.order_id and o.status = 'SUCCESSFUL'
-      and o.deduction_id is distinct from t.id) as order_paid
+  p.status as payment_status, p.out_trade_no, p.created_at as payment_created_at, p.expires_at as payment_expires_at
 from taken t
 join shouyin.cycle_payment c on c.id = t.cycle_payment_id
 left join shouyin.payment p on p.id = t.payment_id;
@@ -93,8 +90,8 @@ left join shouyin.payment p on p.id = t.payment_id;
 update shouyin.deduction set attempt_at = $2, calls = $4 where id = $1 and attempt_at = $3 returning id;
 
 -- name: lock_cycle
--- The cycle's lock, which comes before those of its payments and deductions. $1 deduction
-select c.id from shouyin.cycle_payment c
+-- The cycle's lock, which comes before those of its payments and deductions, and whether it goes on. $1 deduction
+select c.id, c.status = 'ACTIVE' and not c.ending as goes_on from shouyin.cycle_payment c
 where c.id = (select d.cycle_payment_id from shouyin.deduction d where d.id = $1)
 for no key update;
 
@@ -106,16 +103,19 @@ from shouyin.deduction d join shouyin.cycle_payment c on c.id = d.cycle_payment_
 where d.id = $1 for no key update of d;
 
 -- name: paid
+-- The provider has moved its plan on by an interval, and somebody who asked about the agreement meanwhile may have read so
+-- already: a plan that stands nearer to the next date than to the day of this payment is not moved again.
 -- $1 id, $2 the payment that took it, $3 now, $4 when the agreement, which is alive as it seems, is asked about next
 with done as (
   update shouyin.deduction
   set status = 'PAID', payment_id = $2, settled_payment_id = $2, attempt_at = null, failure = null, updated_at = $3, finished_at = $3
   where id = $1 and status <> 'PAID'
-  returning id, cycle_payment_id, order_id
+  returning id, cycle_payment_id, order_id, (
+    select (p.paid_at at time zone 'Asia/Shanghai')::date from shouyin.payment p where p.id = $2) as paid_on
 ), counted as (
   update shouyin.cycle_payment c
   set paid_deductions = c.paid_deductions + 1, failed_dates = 0, failure = case when c.status = 'ACTIVE' then null else c.failure end,
-    plan_on = c.plan_on + c.interval_days,
+    plan_on = case when c.plan_on < done.paid_on + (c.interval_days + 1) / 2 then c.plan_on + c.interval_days else c.plan_on end,
     open_deduction_id = case when c.open_deduction_id = done.id then null else c.open_deduction_id end,
     check_at = case when c.status = 'ACTIVE' and not c.ending then $4 else c.check_at end, updated_at = $3
   from done where c.id = done.cycle_payment_id
@@ -160,8 +160,11 @@ with done as (
 select id, failed_dates from counted;
 
 -- name: await_payment
--- The provider works on it: whoever learns its end wakes it. $1 id
-update shouyin.deduction set attempt_at = null where id = $1 and status = 'CHARGING' returning id;
+-- The provider works on it: whoever learns its end wakes it. Not where that was quicker; its lock is held. $1 id, $2 the payment
+update shouyin.deduction d set attempt_at = null
+where d.id = $1 and d.status = 'CHARGING' and d.payment_id = $2
+  and exists (select from shouyin.payment p where p.id = $2 and p.status = 'PENDING')
+returning d.id;
 
 -- name: skip
 -- Nothing was or will be taken for this date, and nobody failed to pay. $1 id, $2 the status it has, $3 why or null,
@@ -182,8 +185,18 @@ select 'deduction.skipped', done.cycle_payment_id, done.id, done.order_id, count
 from done, counted
 returning deduction_id as id;
 
+-- name: before_sending
+-- What may have changed since it was claimed: whether its cycle goes on, and whether its order was paid in another way. $1 id
+select c.status = 'ACTIVE' and not c.ending as goes_on, exists (
+  select from shouyin.payment p
+  where p.binding_id = d.binding_id and p.order_id = d.order_id and p.status = 'SUCCESSFUL'
+    and p.deduction_id is distinct from d.id) as order_paid
+from shouyin.deduction d join shouyin.cycle_payment c on c.id = d.cycle_payment_id
+where d.id = $1;
+
 -- name: paid_attempt
--- The payment that took this deduction's money, if one did. $1 id
+-- The payment that took this deduction's money, if one did. With the deduction's lock held none is missed: the next would have
+-- to wake the deduction first. $1 id
 select id from shouyin.payment where deduction_id = $1 and status = 'SUCCESSFUL' order by id limit 1;
 
 -- name: hold

@@ -112,8 +112,6 @@ async def test_taken_in_and_never_settled_is_closed_before_the_next_attempt(club
         ("http_500", {}),
         ("business_error", {"sub_code": "ACQ.SYSTEM_ERROR"}),
         ("business_error", {"sub_code": "ACQ.TRADE_HAS_SUCCESS"}),
-        # turned away by the gateway, unread
-        ("error_response", {"code": "40002", "sub_code": "isv.invalid-timestamp"}),
     ],
 )
 async def test_an_unknown_outcome_is_asked_about_and_sent_again_under_its_number(
@@ -333,8 +331,10 @@ async def test_an_application_that_is_turned_away_rests_and_has_charged_nobody(c
     assert await club.calls(DEDUCT) == 1
     deduction, (payment,) = await club.last(cycle)
     assert (deduction.status, deduction.tries, payment.api_status) == (DeductionStatus.CHARGING, 0, "PENDING")
+    assert payment.failure is not None
+    assert payment.failure.provider_code == "isv.insufficient-isv-permissions"
     assert await club.market.shop.count("deduction_hold") == 1
-    await club.later(timedelta(hours=6, minutes=1))
+    await club.later(timedelta(minutes=16))
     for each in (cycle, other):
         deduction, payments = await club.last(each)
         assert (deduction.status, deduction.attempts, len(payments)) == (DeductionStatus.PAID, 1, 1)
