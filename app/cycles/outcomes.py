@@ -50,7 +50,7 @@ PAID_OTHERWISE: Final = Failure(
     explanation_zh="本期订单已通过其他方式支付，不再扣款",
 )
 _SUPERSEDED: Final = Failure(
-    code=ProviderRejected.code,
+    code=OrderAlreadyPaid.code,
     provider_code=None,
     provider_message=None,
     explanation="an earlier attempt for the same date took the money after all: this one was not made",
