@@ -44,6 +44,8 @@ class Binding:
     paid_status: str | None = None
     failed_status: str | None = None
     refunded_status: str | None = None
+    # what the order of a deduction takes over from the original; None is a choice by the columns' nature
+    cycle_order_columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ async def _bind(
     await tx.one(
         "activation.insert", relation["oid"], relation["name"], key, binding.owner_column, binding.amount_column,
         binding.amount_in_fen, binding.status_column, binding.paid_status, binding.failed_status,
-        binding.refunded_status, guarded, bound["binding_id"], now, *plan,
+        binding.refunded_status, guarded, bound["binding_id"], now, *plan, binding.cycle_order_columns,
     )  # fmt: skip
     return guarded
 
@@ -269,6 +271,8 @@ async def _check_columns(tx: Transaction, oid: int, binding: Binding) -> None:
             f"statusColumn: column {status['name']} is generated and cannot be written; name a column of its own",
             field="statusColumn",
         )
+    for name in binding.cycle_order_columns or ():
+        _check_copied(columns, name, status)
     for field, word in (
         ("paidStatus", binding.paid_status),
         ("failedStatus", binding.failed_status),
@@ -284,6 +288,22 @@ def _column(columns: Mapping[str, Row], field: str, name: str | None) -> Row | N
     if name not in columns:
         raise InvalidInput(f"{field}: the table has no column {name!r}; it has {', '.join(columns)}", field=field)
     return columns[name]
+
+
+def _check_copied(columns: Mapping[str, Row], name: str, status: Row | None) -> None:
+    """The order of a deduction is a new one: what makes the original that row, and paid, is not taken over."""
+    copied = _column(columns, "cycleOrderColumns", name)
+    assert copied is not None
+    if copied["generated"] or copied["identity"] or copied["key"]:
+        raise InvalidInput(
+            f"cycleOrderColumns: column {name} is made by the table for each row; leave it out",
+            field="cycleOrderColumns",
+        )
+    if status is not None and status["name"] == name:
+        raise InvalidInput(
+            f"cycleOrderColumns: {name} is the statusColumn, and a new order is not paid yet; leave it out",
+            field="cycleOrderColumns",
+        )
 
 
 def _wrong_type(field: str, column: Row, wanted: str) -> InvalidInput:

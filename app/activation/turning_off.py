@@ -34,6 +34,8 @@ _HOLD_ATTEMPTS: Final = 16
 _WORDS: Final = {
     "payments": ("payments", "笔支付"),
     "refunds": ("refunds", "笔退款"),
+    "cyclePayments": ("cycle payments that are not cancelled", "个周期扣款协议"),
+    "deductions": ("deductions", "笔周期扣款"),
     "notifications": ("notifications", "条通知"),
     "events": ("events without their flows", "个待分发事件"),
     "flowRuns": ("flow runs", "个流程"),
@@ -51,8 +53,8 @@ class TurningOff:
     async def turn_off(
         self, caller: Principal, confirm: str, *, correlation_id: str | None = None, address: str | None = None
     ) -> None:
-        """Exports and clears payments, refunds, merchant accounts and flow runs; unbinds the order table;
-        its rows stay.
+        """Exports and clears payments, refunds, cycle payments, merchant accounts and flow runs; unbinds the order
+        table, whose rows stay.
 
         `confirm` is the bound table's name. Changes nothing where payments are off already.
         Raises Forbidden, InvalidInput, PaymentsUnresolved, ExportUnwritable, each with everything as it was."""
@@ -122,8 +124,7 @@ async def _append_audit(
         "export": str(archive.path),
         # Whichever process was asked wrote it, on its own machine.
         "host": socket.gethostname(),
-        "payments": archive.payments.shown(),
-        "refunds": archive.refunds.shown(),
+        **{table.name: totals.shown() for table, totals in archive.totals.items()},
     }
     await tx.one("audit.append", now, caller.sub, "payments.deactivate", table, details, address, correlation_id)
 

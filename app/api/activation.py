@@ -45,6 +45,13 @@ class ActivatePaymentsInput:
     paid_status: str | None = None
     failed_status: str | None = None
     refunded_status: str | None = None
+    cycle_order_columns: list[str] | None = strawberry.field(
+        default=None,
+        description=(
+            "Which columns the new order of each deduction takes over from the order a cycle payment was started with. "
+            "Unless given: all but the key, the status, unique columns, and those that a function fills in by default."
+        ),
+    )
 
     def read(self) -> Binding:
         """The same for the domain."""
@@ -57,6 +64,7 @@ class ActivatePaymentsInput:
             paid_status=self.paid_status,
             failed_status=self.failed_status,
             refunded_status=self.refunded_status,
+            cycle_order_columns=None if self.cycle_order_columns is None else tuple(self.cycle_order_columns),
         )
 
 

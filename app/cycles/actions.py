@@ -42,6 +42,7 @@ from app.providers.contract import (
     AgreementReport,
     AgreementRequest,
     Agreements,
+    AgreementTerms,
     FirstPayment,
     NotReached,
     PutOff,
@@ -174,6 +175,9 @@ class Cycles:
 
         Raises the caller's errors before anything is written; ProviderRejected and ProviderUnavailable with the row
         EXPIRED and nothing signed."""
+        known = await self._known(caller, request)
+        if known is not None:
+            return known
         now = self._clock.now()
         account, agreements, draft = await self._drafted(caller, request, now)
         number = new_number("SY", now) if request.pay_now else None
@@ -189,6 +193,19 @@ class Cycles:
             raise refused(row["refusal"], request, row["order_amount_fen"], row["live_id"])
         cycle = read_cycle(row)
         return cycle if row["replayed"] else await self.offer(cycle, account)
+
+    async def _known(self, caller: Principal, request: StartCyclePayment) -> CyclePayment | None:
+        """What the same key gave before, looked at first: a date that was right then may have passed since.
+
+        Raises IdempotencyConflict."""
+        if request.idempotency_key is None:
+            return None
+        row = await self._db.one("cycle.by_key", caller.sub, request.idempotency_key, request.input_hash())
+        if row is None:
+            return None
+        if not row["same"]:
+            raise refused("IDEMPOTENCY_CONFLICT", request, None, None)
+        return await self.reload(row["id"])
 
     async def offer(self, cycle: CyclePayment, account: OpenAccount) -> CyclePayment:
         """Gives a payer who has not signed the next step, and their first payment with it. May be repeated."""
@@ -240,6 +257,7 @@ class Cycles:
             )
         try:
             account, agreements = await self._account_for(caller, request)
+            _check_price(request, agreements.terms(account.account))
             draft = AgreementRequest(
                 external_agreement_no=new_number("SA", now),
                 scene=request.scene,
@@ -544,6 +562,16 @@ def _check_amounts(request: StartCyclePayment) -> None:
     if not 1 <= request.interval_days <= _FURTHEST.days:
         raise InvalidInput(
             f"intervalDays: from 1 to {_FURTHEST.days} days", field="intervalDays", message_zh="扣款间隔天数不正确"
+        )
+
+
+def _check_price(request: StartCyclePayment, terms: AgreementTerms) -> None:
+    if request.price_fen > terms.largest_deduction_fen:
+        largest = format_yuan(terms.largest_deduction_fen)
+        raise InvalidAmount(
+            f"price: at most {largest} yuan a deduction under this merchant account",
+            message_zh=f"单次扣款金额不能超过 {largest} 元",
+            field="price",
         )
 
 

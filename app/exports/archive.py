@@ -1,6 +1,7 @@
-"""The archive: every payment and refund there is, as files on this machine, before they are cleared.
+"""The archive: every payment, refund, cycle payment and deduction there is, as files on this machine, before they are
+cleared.
 
-    <EXPORT_DIR>/public.orders-20261122T021500Z-k2j4x8qa/payments.csv  refunds.csv
+    <EXPORT_DIR>/public.orders-20261122T021500Z-k2j4x8qa/payments.csv  refunds.csv  cycle_payments.csv  deductions.csv
 
 The folder appears under its name only when all of it is on the disk. One of an attempt that did not go on stays.
 """
@@ -10,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,10 +19,15 @@ from typing import Final
 from app.clock import Clock
 from app.db import Database
 from app.errors import ExportUnwritable
-from app.exports.table import PAYMENTS, REFUNDS, Table, Totals, Writer
+from app.exports.table import CYCLE_PAYMENTS, DEDUCTIONS, PAYMENTS, REFUNDS, Table, Totals, Writer
 
 _PAGE: Final = 2000
-_STATEMENTS: Final = {"payments": "export.all_payments", "refunds": "export.all_refunds"}
+_STATEMENTS: Final = {
+    PAYMENTS: "export.all_payments",
+    REFUNDS: "export.all_refunds",
+    CYCLE_PAYMENTS: "export.all_cycle_payments",
+    DEDUCTIONS: "export.all_deductions",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +35,30 @@ class Archive:
     """What was written, and where."""
 
     path: Path
-    payments: Totals
-    refunds: Totals
+    totals: Mapping[Table, Totals]
 
     @property
-    def stand(self) -> tuple[int, int, int, int]:
+    def stand(self) -> tuple[int, ...]:
         """Rows and versions, as `export.stand` tells them: the same while nothing came or changed."""
-        return self.payments.rows, self.payments.versions, self.refunds.rows, self.refunds.versions
+        return tuple(number for each in self.totals.values() for number in (each.rows, each.versions))
 
 
 async def write_archive(database: Database, clock: Clock, directory: Path, table_name: str) -> Archive:
-    """Writes all payments and refunds; returns when they would survive a power cut. Only their owner can read them.
+    """Writes all there is; returns when they would survive a power cut. Only their owner can read them.
 
     Raises ExportUnwritable, naming the setting, when the directory does not take them."""
     name = f"{re.sub(r'[^A-Za-z0-9._-]', '_', table_name)}-{clock.now():%Y%m%dT%H%M%SZ}"
     try:
         unfinished = await asyncio.to_thread(_make_folder, directory, name)
         try:
-            totals = [await _write_table(database, unfinished, table) for table in (PAYMENTS, REFUNDS)]
+            totals = {table: await _write_table(database, unfinished, table) for table in _STATEMENTS}
             path = await asyncio.to_thread(_finish_folder, unfinished)
         except OSError:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
     except OSError as exc:
         raise ExportUnwritable(f"EXPORT_DIR: {directory} cannot be written: {exc.strerror or exc}") from exc
-    return Archive(path, *totals)
+    return Archive(path, totals)
 
 
 async def _write_table(database: Database, folder: Path, table: Table) -> Totals:
@@ -71,7 +76,7 @@ async def _write_table(database: Database, folder: Path, table: Table) -> Totals
 async def _pages(database: Database, table: Table, writer: Writer) -> AsyncIterator[bytes]:
     yield writer.head()
     after = 0
-    while rows := await database.all(_STATEMENTS[table.name], after, _PAGE):
+    while rows := await database.all(_STATEMENTS[table], after, _PAGE):
         after = rows[-1]["id"]
         yield writer.rows(rows)
     yield writer.foot()

@@ -49,6 +49,22 @@ REFUNDS: Final = Table(
         *("created_at", "refunded_at", "order_table"),
     ),
 )
+CYCLE_PAYMENTS: Final = Table(
+    "cycle_payments",
+    (
+        *("id", "order_id", "owner", "payer", "provider", "merchant_account_id", "scene", "subject"),
+        *("external_agreement_no", "agreement_no", "status", "price_fen", "interval_days", "deductions"),
+        *("paid_deductions", "paid_fen", "created_by", "created_at", "signed_at", "ended_at", "order_table"),
+    ),
+)
+DEDUCTIONS: Final = Table(
+    "deductions",
+    (
+        *("id", "cycle_payment_id", "due_on", "sequence", "status", "order_id", "payment_id", "attempts"),
+        *("price_fen", "paid_fen", "failure", "created_at", "finished_at", "order_table"),
+    ),
+)
+# The books of a period are of these; an archive has all four.
 TABLES: Final = {table.name: table for table in (PAYMENTS, REFUNDS)}
 
 

@@ -23,7 +23,8 @@ where i.indrelid = $1::bigint::oid and i.indisprimary;
 
 -- name: columns
 select a.attname as name, t.typname as type, t.typtype::text as kind, a.atttypmod as modifier,
-  a.attgenerated <> '' as generated,
+  a.attgenerated <> '' as generated, a.attidentity <> '' as identity,
+  exists (select from pg_index i where i.indrelid = a.attrelid and i.indisprimary and a.attnum = any(i.indkey)) as key,
   (select array_agg(e.enumlabel order by e.enumsortorder) from pg_enum e where e.enumtypid = t.oid)::text[] as labels
 from pg_attribute a join pg_type t on t.oid = a.atttypid
 where a.attrelid = $1::bigint::oid and a.attnum > 0 and not a.attisdropped
@@ -52,8 +53,8 @@ select plan, plan_expires_at, plan_warned_days from shouyin.set_binding_aside($1
 -- name: insert
 insert into shouyin.activation (order_table, order_table_name, key_column, owner_column, amount_column, amount_in_fen,
   status_column, paid_status, failed_status, refunded_status, drop_guarded, binding_id, activated_at, plan, plan_expires_at,
-  plan_warned_days)
-values ($1::bigint::oid::regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+  plan_warned_days, cycle_order_columns)
+values ($1::bigint::oid::regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 returning id;
 
 -- name: plan
@@ -117,6 +118,16 @@ union all
 select 'refunds', count(*),
   (array_agg(jsonb_build_object('id', id::text, 'outRefundNo', out_refund_no, 'status', status) order by id))[1:$1]
 from shouyin.refund where status in ('CREATED', 'PENDING') or check_at is not null
+having count(*) > 0
+union all
+select 'cyclePayments', count(*),
+  (array_agg(jsonb_build_object('id', id::text, 'externalAgreementNo', external_agreement_no, 'status', status) order by id))[1:$1]
+from shouyin.cycle_payment where status in ('PENDING', 'ACTIVE', 'SUSPENDED') or ending
+having count(*) > 0
+union all
+select 'deductions', count(*),
+  (array_agg(jsonb_build_object('id', id::text, 'cyclePaymentId', cycle_payment_id::text, 'status', status) order by id))[1:$1]
+from shouyin.deduction where status in ('WAITING', 'CHARGING') or attempt_at is not null
 having count(*) > 0
 union all
 select 'notifications', count(*), (array_agg(jsonb_build_object('id', id::text, 'provider', provider) order by id))[1:$1]

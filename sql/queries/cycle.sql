@@ -11,6 +11,12 @@ order by id limit 50;
 select refusal, live_id, order_amount_fen, account_version, replayed, (cycle).*
 from shouyin.open_cycle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21);
 
+-- name: by_key
+-- $1 caller, $2 idempotency key, $3 input hash
+select c.id, c.input_hash = $3 as same
+from shouyin.cycle_payment c join shouyin.activation a on a.binding_id = c.binding_id
+where c.created_by = $1 and c.idempotency_key = $2;
+
 -- name: find
 select id, binding_id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
   external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,

@@ -54,9 +54,31 @@ from shouyin.refund r
 join shouyin.payment p on p.id = r.payment_id
 where r.id > $1 order by r.id limit $2;
 
+-- name: all_cycle_payments
+-- $1 after this id, $2 how many
+select c.id, c.order_id, c.owner, c.payer, c.provider, c.merchant_account_id, c.scene, c.subject, c.external_agreement_no,
+  c.agreement_no, c.status, c.price_fen, c.interval_days, c.deductions, c.paid_deductions,
+  (select sum(d.price_fen) from shouyin.deduction d where d.cycle_payment_id = c.id and d.status = 'PAID')::bigint as paid_fen,
+  c.created_by, c.created_at, c.signed_at, c.ended_at,
+  (select b.order_table_name from shouyin.binding b where b.binding_id = c.binding_id) as order_table, c.version
+from shouyin.cycle_payment c
+where c.id > $1 order by c.id limit $2;
+
+-- name: all_deductions
+-- A deduction has no version of its own: whatever ends one changes its cycle. $1 after this id, $2 how many
+select d.id, d.cycle_payment_id, d.due_on, d.sequence, d.status, d.order_id, d.payment_id, d.attempts, d.price_fen,
+  case d.status when 'PAID' then d.price_fen end as paid_fen, d.failure ->> 'provider_code' as failure, d.created_at,
+  d.finished_at, (select b.order_table_name from shouyin.binding b where b.binding_id = d.binding_id) as order_table,
+  0 as version
+from shouyin.deduction d
+where d.id > $1 order by d.id limit $2;
+
 -- name: stand
 -- How many rows there are, and their versions together: any row that came or changed since makes it another pair.
 select (select count(*) from shouyin.payment) as payments,
   (select coalesce(sum(version), 0)::bigint from shouyin.payment) as payment_versions,
   (select count(*) from shouyin.refund) as refunds,
-  (select coalesce(sum(version), 0)::bigint from shouyin.refund) as refund_versions;
+  (select coalesce(sum(version), 0)::bigint from shouyin.refund) as refund_versions,
+  (select count(*) from shouyin.cycle_payment) as cycle_payments,
+  (select coalesce(sum(version), 0)::bigint from shouyin.cycle_payment) as cycle_payment_versions,
+  (select count(*) from shouyin.deduction) as deductions, 0::bigint as deduction_versions;

@@ -31,10 +31,13 @@ update shouyin.merchant_account set sealed = $2, updated_at = $3 where id = $1 r
 select id, provider, mode, name, settings, sealed, version from shouyin.merchant_account where id = $1 for no key update;
 
 -- name: holds_payments
--- Whether an account received money, or may yet. Leans on payment_by_account.
+-- Whether an account received money, or may yet, or holds agreements. Leans on payment_by_account and cycle_payment_live.
 select exists (
   select from shouyin.payment
-  where merchant_account_id = $1 and (status in ('CREATED', 'PENDING', 'SUCCESSFUL') or check_at is not null)) as holds;
+  where merchant_account_id = $1 and (status in ('CREATED', 'PENDING', 'SUCCESSFUL') or check_at is not null))
+  or exists (
+  select from shouyin.cycle_payment
+  where merchant_account_id = $1 and (status in ('PENDING', 'ACTIVE', 'SUSPENDED') or ending)) as holds;
 
 -- name: change
 -- Other keys or settings for the same account. $1 id, $2 settings, $3 sealed, $4 offers, $5 now

@@ -138,7 +138,12 @@ async def test_all_is_written_down_and_then_cleared(shop: Shop) -> None:
     await assert_off(shop, orders)
     (archive,) = archives(shop)
     assert re.fullmatch(r"public\.orders-\d{8}T\d{6}Z-\w{8}", archive.name)
-    assert [path.name for path in sorted(archive.iterdir())] == ["payments.csv", "refunds.csv"]
+    assert [path.name for path in sorted(archive.iterdir())] == [
+        "cycle_payments.csv",
+        "deductions.csv",
+        "payments.csv",
+        "refunds.csv",
+    ]
     assert {path.stat().st_mode & 0o777 for path in archive.iterdir()} == {0o600}
     assert archive.stat().st_mode & 0o777 == 0o700
     head, *rows, total = lines_of(archive / "payments.csv")

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from app.cycles.actions import StartCyclePayment
 from tests.api.conftest import CREATE, Api
+from tests.fixtures.shop import BUYER
 
 EVERYTHING = """
 mutation Create($input: CreatePaymentInput!) {
@@ -171,6 +173,46 @@ OPERATIONS: dict[str, tuple[str, dict[str, str]]] = {
     "payments": ('{ payments(orderId: "$order") { id } }', {"owner": "data", "stranger": "[]", "admin": "data"}),
     "order": ('{ order(id: "$order") { id } }', {"owner": "data", "stranger": "null", "admin": "data"}),
     "paymentFeature": ("{ paymentFeature { active } }", {"owner": "data", "stranger": "data", "admin": "data"}),
+    "startCyclePayment": (
+        'mutation { startCyclePayment(input: {orderId: "$order", price: "12.30", subject: "Tea", intervalDays: 7,'
+        ' scene: "INDUSTRY|EDU"}) { id } }',
+        {"owner": "data", "stranger": "ORDER_NOT_FOUND", "admin": "SCENE_ALREADY_SIGNED"},
+    ),
+    "cyclePayment": ('{ cyclePayment(id: "$cycle") { id } }', {"owner": "data", "stranger": "null", "admin": "data"}),
+    "myCyclePayments": (
+        "{ myCyclePayments { id orderId } } # $cycle",
+        {"owner": "data", "stranger": "[]", "admin": "[]"},
+    ),
+    "cancelCyclePayment": (
+        'mutation { cancelCyclePayment(id: "$cycle") { id } }',
+        {"owner": "data", "stranger": "NOT_FOUND", "admin": "data"},
+    ),
+    "pauseCyclePayment": (
+        'mutation { pauseCyclePayment(id: "$cycle") { id } }',
+        {"owner": "CYCLE_NOT_CHANGEABLE", "stranger": "NOT_FOUND", "admin": "CYCLE_NOT_CHANGEABLE"},
+    ),
+    "resumeCyclePayment": (
+        'mutation { resumeCyclePayment(id: "$cycle") { id } }',
+        {"owner": "CYCLE_NOT_CHANGEABLE", "stranger": "NOT_FOUND", "admin": "CYCLE_NOT_CHANGEABLE"},
+    ),
+    "changeCyclePrice": (
+        'mutation { changeCyclePrice(id: "$cycle", price: "9.90") { id } }',
+        {"owner": "FORBIDDEN", "stranger": "NOT_FOUND", "admin": "CYCLE_NOT_CHANGEABLE"},
+    ),
+    "changeCycleDate": (
+        'mutation { changeCycleDate(id: "$cycle", nextDeductionOn: "2099-01-01") { id } }',
+        {"owner": "FORBIDDEN", "stranger": "NOT_FOUND", "admin": "CYCLE_NOT_CHANGEABLE"},
+    ),
+    "syncCyclePayment": (
+        'mutation { syncCyclePayment(id: "$cycle") { id } }',
+        {"owner": "PROVIDER_UNAVAILABLE", "stranger": "NOT_FOUND", "admin": "PROVIDER_UNAVAILABLE"},
+    ),
+    "clock": ("{ clock { movable } }", {"owner": "data", "stranger": "data", "admin": "data"}),
+    # There is a test clock in sandbox deployments only: tests/test_test_clock.py.
+    "advanceClock": (
+        'mutation { advanceClock(to: "2099-01-01T00:00:00Z") { now } }',
+        {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "FORBIDDEN"},
+    ),
     "merchantAccounts": (
         "{ merchantAccounts { id } }",
         {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "data"},
@@ -203,6 +245,10 @@ OPERATIONS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "activatePayments": (
         'mutation { activatePayments(input: {orderTable: "orders"}) { active } }',
+        {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "INVALID_INPUT"},
+    ),
+    "rebindPayments": (
+        'mutation { rebindPayments(input: {orderTable: "orders"}) { active } }',
         {"owner": "FORBIDDEN", "stranger": "FORBIDDEN", "admin": "INVALID_INPUT"},
     ),
     "deactivatePayments": (
@@ -254,12 +300,22 @@ async def test_each_kind_of_caller(shared_api: Api, operation: str) -> None:
     payment = await shared_api.payment()
     query, expected = OPERATIONS[operation]
     query = query.replace("$order", str(payment.order_id)).replace("$payment", str(payment.id))
+    if "$cycle" in query:
+        query = query.replace("$cycle", str(await _cycle(shared_api, payment.order_id, operation)))
     expected = {"anonymous": "UNAUTHENTICATED", "expired": "UNAUTHENTICATED"} | expected
     before = await shared_api.shop.count("payment")
     got = {caller: _outcome(await _as(shared_api, caller, query)) for caller in CALLERS}
     assert got == expected
     created = 2 if operation == "createPayment" else 0
     assert await shared_api.shop.count("payment") == before + created
+
+
+async def _cycle(api: Api, order_id: int, operation: str) -> int:
+    """A cycle payment of the owner's; each operation has a scene of its own, which can be signed but once."""
+    scenes = ("TV", "MOBILE", "LEASE", "PARKING", "METRO", "TICKET", "MEDICAL", "CATERING", "VRPAY")
+    cycles = [name for name, (query, _) in OPERATIONS.items() if "$cycle" in query]
+    request = StartCyclePayment(order_id, 1230, "Tea", 7, f"INDUSTRY|{scenes[cycles.index(operation)]}")
+    return (await api.shop.runtime.cycles.start(BUYER, request, correlation_id="c-cycle")).id
 
 
 def test_every_operation_of_the_schema_is_in_the_table() -> None:
