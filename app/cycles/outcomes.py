@@ -73,10 +73,11 @@ class Outcomes:
                 if report.status is ReportedStatus.PENDING:
                     await self._accept(tx, claimed.payment_id, account)
                     await tx.one("deduction.await_payment", claimed.id)
+                elif report.status is ReportedStatus.SUCCESSFUL:
+                    # A deduction went through: the merchant's contract is in order.
+                    await self._paid(tx, claimed.id, claimed.payment_id, release=claimed.merchant_account_id)
                 else:
                     await self._settle(tx, claimed.id, claimed.payment_id)
-                    if report.status is ReportedStatus.SUCCESSFUL:
-                        await tx.one("deduction.release", claimed.merchant_account_id)
         for field in applied.differences:
             self._metrics.differences.labels(field).inc()
         return applied.differences
@@ -128,12 +129,18 @@ class Outcomes:
         current = await tx.one("deduction.lock", deduction_id)
         assert current is not None
         paid = await tx.one("deduction.paid_attempt", deduction_id)
-        now = self._clock.now()
         if paid is not None:
-            await tx.one("deduction.paid", deduction_id, paid["id"], now, now + ASK_ALIVE)
+            await self._paid(tx, deduction_id, paid["id"])
         elif row is not None and row["status"] in ("FAILED", "CLOSED") and _is_current(current, payment_id):
             failure = Failure(**row["failure"]) if row["failure"] else _UNTOLD
             await self._failed(tx, current, failure, DeductionRefusal.PAYER)
+
+    async def _paid(
+        self, tx: Transaction, deduction_id: int, payment_id: int | None, *, release: int | None = None
+    ) -> None:
+        """This payment, whose lock is held or which is final, took the money."""
+        now = self._clock.now()
+        await tx.one("deduction.paid", deduction_id, payment_id, now, now + ASK_ALIVE, release)
 
     async def _failed(self, tx: Transaction, current: Row, failure: Failure, kind: DeductionRefusal) -> None:
         """An attempt took nothing: another one, or none. `current` is the deduction, locked."""
