@@ -158,7 +158,9 @@ class Deductions:
         if claimed.payment_status in ("SUCCESSFUL", "FAILED", "CLOSED") and not claimed.attempt_over:
             await self._outcomes.settle(claimed.id, claimed.payment_id)
             return
-        if await self._db.one("deduction.paid_attempt", claimed.id) is not None:
+        # While the only attempt is open, none can have succeeded late.
+        known_open = claimed.attempts == 1 and not claimed.attempt_over
+        if not known_open and await self._db.one("deduction.paid_attempt", claimed.id) is not None:
             # An attempt that was called failed has succeeded after all.
             await self._late_success(claimed)
             return

@@ -89,10 +89,11 @@ class Outcomes:
                 if report.status is ReportedStatus.PENDING:
                     await self._accept(tx, claimed.payment_id, account)
                     await tx.one("deduction.await_payment", claimed.id, claimed.payment_id)
+                elif report.status is ReportedStatus.SUCCESSFUL:
+                    # A deduction went through: the merchant's contract is in order.
+                    await self._paid(tx, claimed.id, claimed.payment_id, release=claimed.merchant_account_id)
                 else:
                     await self._settle(tx, claimed.id, claimed.payment_id)
-                    if report.status is ReportedStatus.SUCCESSFUL:
-                        await tx.one("deduction.release", claimed.merchant_account_id)
         for field in applied.differences:
             self._metrics.differences.labels(field).inc()
         return applied.differences
@@ -160,11 +161,16 @@ class Outcomes:
         """Whether some attempt, perhaps one that was called failed, took the money: then the date is paid, whatever
         else was to become of it. The deduction's lock is held: a success under way waits for it, or is seen."""
         paid = await tx.one("deduction.paid_attempt", deduction_id)
-        if paid is None:
-            return False
+        if paid is not None:
+            await self._paid(tx, deduction_id, paid["id"])
+        return paid is not None
+
+    async def _paid(
+        self, tx: Transaction, deduction_id: int, payment_id: int | None, *, release: int | None = None
+    ) -> None:
+        """This payment, whose lock is held or which is final, took the money."""
         now = self._clock.now()
-        await tx.one("deduction.paid", deduction_id, paid["id"], now, now + ASK_ALIVE)
-        return True
+        await tx.one("deduction.paid", deduction_id, payment_id, now, now + ASK_ALIVE, release)
 
     async def _failed(self, tx: Transaction, current: Row, failure: Failure, kind: DeductionRefusal) -> None:
         """An attempt took nothing, and no other took anything: another one, or none. `current` is the deduction,

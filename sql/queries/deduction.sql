@@ -28,7 +28,8 @@ with due as (
     next_deduction_on = c.next_deduction_on + c.interval_days,
     notice_on = case when $5::integer > 0 then c.next_deduction_on + c.interval_days - $5::integer end, updated_at = $2
   from due left join opened o on o.cycle_payment_id = due.id
-  where c.id = due.id
+  -- said twice: as an array it is looked up in the index, whatever number of rows the planner thinks are due
+  where c.id = due.id and c.id = any(array(select due.id from due))
   returning c.id
 ), happened as (
   insert into shouyin.event (kind, cycle_payment_id, deduction_id, order_id, correlation_id, created_at)
@@ -105,8 +106,11 @@ where d.id = $1 for no key update of d;
 -- name: paid
 -- The provider has moved its plan on by an interval, and somebody who asked about the agreement meanwhile may have read so
 -- already: a plan that stands nearer to the next date than to the day of this payment is not moved again.
--- $1 id, $2 the payment that took it, $3 now, $4 when the agreement, which is alive as it seems, is asked about next
-with done as (
+-- $1 id, $2 the payment that took it, $3 now, $4 when the agreement, which is alive as it seems, is asked about next, $5 a
+-- merchant account that is held no longer, or null
+with released as (
+  delete from shouyin.deduction_hold where merchant_account_id = $5
+), done as (
   update shouyin.deduction
   set status = 'PAID', payment_id = $2, settled_payment_id = $2, attempt_at = null, failure = null, updated_at = $3, finished_at = $3
   where id = $1 and status <> 'PAID'
@@ -205,7 +209,3 @@ insert into shouyin.deduction_hold as h (merchant_account_id, held_until, failur
 values ($1, $2, $3, $4)
 on conflict (merchant_account_id) do update set held_until = excluded.held_until, failure = excluded.failure
 returning since = $4 as began;
-
--- name: release
--- A deduction went through: the merchant's contract is in order. $1 account
-delete from shouyin.deduction_hold where merchant_account_id = $1 returning merchant_account_id;
