@@ -211,18 +211,18 @@ returning id;
 -- The coming deductions of which payers are told: once per due date. Leans on cycle_payment_to_announce. $1 today, $2 now,
 -- $3 how many
 with due as (
-  select id, announced_on from shouyin.cycle_payment
+  select id, announced_on is distinct from next_deduction_on as is_news from shouyin.cycle_payment
   where status = 'ACTIVE' and not ending and notice_on <= $1
   order by notice_on, id limit $3 for no key update skip locked
 ), coming as (
   update shouyin.cycle_payment c
   set notice_on = null, announced_on = c.next_deduction_on
-  from due where c.id = due.id
-  returning c.id, c.order_id, c.correlation_id, c.next_deduction_on, c.price_fen, due.announced_on
+  where c.id = any (array(select id from due))
+  returning c.id, c.order_id, c.correlation_id, c.next_deduction_on, c.price_fen
 ), told as (
   insert into shouyin.event (kind, cycle_payment_id, order_id, details, correlation_id, created_at)
   select 'cycle.upcoming', id, order_id, jsonb_build_object('due_on', next_deduction_on, 'price_fen', price_fen), correlation_id, $2
-  from coming where next_deduction_on > $1 and announced_on is distinct from next_deduction_on
+  from coming join due using (id) where next_deduction_on > $1 and is_news
 )
 select id from coming;
 
