@@ -159,14 +159,27 @@ create trigger raise_version before update on shouyin.cycle_payment for each row
 
 create function shouyin.announce_cycle_payment() returns trigger language plpgsql as $$
 begin
-  insert into shouyin.change (subject, row_id, version, order_id, owner)
-  values ('cycle_payment', new.id, new.version, new.order_id, new.owner);
+  -- Without the version: the one that watchers see counts the changes of its payments, too.
+  insert into shouyin.change (subject, row_id, order_id, owner)
+  values ('cycle_payment', new.id, new.order_id, new.owner);
   return null;
 end $$;
 create trigger announce_insert after insert on shouyin.cycle_payment
   for each row execute function shouyin.announce_cycle_payment();
 create trigger announce_update after update on shouyin.cycle_payment
   for each row when (old.version < new.version) execute function shouyin.announce_cycle_payment();
+-- As 0004 has it; a payment's change is one of its cycle as well, which has no version of its own for that.
+create or replace function shouyin.announce_payment() returns trigger language plpgsql as $$
+begin
+  insert into shouyin.change (subject, row_id, version, order_id, owner)
+  values ('payment', new.id, new.version, new.order_id, new.owner);
+  if new.cycle_payment_id is not null then
+    insert into shouyin.change (subject, row_id, order_id, owner)
+    values ('cycle_payment', new.cycle_payment_id, new.order_id, new.owner);
+  end if;
+  return null;
+end $$;
+
 create trigger refuse_truncate before truncate on shouyin.cycle_payment
   for each statement execute function shouyin.refuse_truncate();
 create trigger refuse_truncate before truncate on shouyin.deduction

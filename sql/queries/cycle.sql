@@ -18,20 +18,21 @@ from shouyin.cycle_payment c join shouyin.activation a on a.binding_id = c.bindi
 where c.created_by = $1 and c.idempotency_key = $2;
 
 -- name: find
+-- Here and below the version counts the changes of its payments, too: who watches a cycle sees its payments with it.
 select id, binding_id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
   external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,
   plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action, return_url, first_payment_id,
   created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at, valid_until, check_at, check_attempts,
-  version
-from shouyin.cycle_payment where id = $1;
+  version + (select coalesce(sum(p.version), 0) from shouyin.payment p where p.cycle_payment_id = c.id)::integer as version
+from shouyin.cycle_payment c where id = $1;
 
 -- name: by_ids
 select id, binding_id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
   external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,
   plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action, return_url, first_payment_id,
   created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at, valid_until, check_at, check_attempts,
-  version
-from shouyin.cycle_payment where id = any($1::bigint[]);
+  version + (select coalesce(sum(p.version), 0) from shouyin.payment p where p.cycle_payment_id = c.id)::integer as version
+from shouyin.cycle_payment c where id = any($1::bigint[]);
 
 -- name: of_payer
 -- Newest first. Leans on cycle_payment_by_payer. $1 the payer, $2 ids below this or null, $3 how many
@@ -39,8 +40,8 @@ select id, binding_id, order_id, owner, payer, merchant_account_id, provider, me
   external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,
   plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action, return_url, first_payment_id,
   created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at, valid_until, check_at, check_attempts,
-  version
-from shouyin.cycle_payment where payer = $1 and ($2::bigint is null or id < $2)
+  version + (select coalesce(sum(p.version), 0) from shouyin.payment p where p.cycle_payment_id = c.id)::integer as version
+from shouyin.cycle_payment c where payer = $1 and ($2::bigint is null or id < $2)
 order by id desc limit $3;
 
 -- name: lock_by_numbers
