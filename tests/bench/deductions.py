@@ -166,7 +166,7 @@ async def _check_day(month: Month, due: int) -> None:
 
 async def measure_month(site: Site, scale: Scale) -> list[Figure]:
     """31 days of tests/cycles/test_month.py: its stories and faults, its comparison at the end."""
-    async with _month(site, "month", workers=2) as month:
+    async with _month(site, "month", workers=1) as month:
         await month.sign_up(scale.agreements, random.Random(1))
         took_s = await month.live()
         outcomes = await month.check()
