@@ -146,7 +146,7 @@ async def refused_today(club: Club, **policy: Any) -> tuple[CyclePayment, Any]:
 async def paid_late(club: Club, payment: Any, *, notify: bool = True) -> PaymentReport:
     """The provider takes the money of an attempt that it refused and closed; its word about that."""
     market = club.market
-    before, market.notified = market.notified, market.notified if notify else Deaf()  # type: ignore[assignment]
+    before, market.notified = market.notified, market.notified if notify else Deaf()  # type: ignore[assignment]  # nobody hears
     await market.control("POST", f"/trades/{payment.out_trade_no}/pay", late=True)
     market.notified = before
     return PaymentReport(
