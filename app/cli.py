@@ -85,9 +85,9 @@ def serve() -> None:
 @commands.command()
 def worker() -> None:
     """Work through notifications, questions to providers, and flows."""
-    from app.worker import run_worker
+    from app.worker import serve_worker
 
-    _guarded(lambda: asyncio.run(run_worker(load_config())))
+    _guarded(lambda: serve_worker(load_config()))
 
 
 @commands.command()

@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 # One fixed queue. Jobs have random ids: a fixed id would be refused while an old result or a running job holds it.
 QUEUE: Final = "shouyin:doorbell"
+# After a ring the next one waits this long, so that those of a busy process become few: the workers look for batches.
+_FOLD_S: Final = 0.01
 
 
 def serialize_job(job: dict[str, Any]) -> bytes:
@@ -61,6 +63,7 @@ class Doorbell:
                 except (RedisError, OSError, TimeoutError) as exc:
                     self._on_lost()
                     log.warning("doorbell.lost", kind=kind, error=type(exc).__name__)
+            await asyncio.sleep(_FOLD_S)
 
     async def close(self) -> None:
         """Lets the last ring go out, then lets go of Redis."""

@@ -3,9 +3,12 @@
 Each step looks at what is there first, so that every start may take them all.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
+
+import httpx
 
 from app.activation.binding import Binding
 from app.auth import Principal
@@ -25,6 +28,9 @@ _BINDING = Binding(
 )
 _PREFIX = "Sandbox "
 _WECHAT_APP = "WECHAT_APP"
+# A sandbox that starts beside us serves by then.
+_LOOKS = 100
+_LOOK_EVERY_S = 0.1
 
 
 async def migrate_shop(database_url: str) -> list[str]:
@@ -51,7 +57,29 @@ async def open_shop(runtime: Runtime, operator: Principal, records: Sequence[dic
     for name, row in known.items():
         if name.startswith(_PREFIX) and row.enabled != (name in wanted):
             await runtime.accounts.set_enabled(operator, row.id, enabled=name in wanted)
-    return done + await _open_wechat_apps(runtime, operator, records)
+    done += await _open_wechat_apps(runtime, operator, records)
+    await _name_gateways(runtime, operator)
+    return done
+
+
+async def _name_gateways(runtime: Runtime, operator: Principal) -> None:
+    """What a merchant enters in Alipay's console as 应用网关: where the sandbox tells that a payer unsigned there.
+
+    It forgets with each start, and starts beside us. Without it a payer's unsigning is found by the next question."""
+    if runtime.config.sandbox_url is None:
+        return
+    async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+        for account in await runtime.accounts.list(operator):
+            if account.provider != "ALIPAY" or not account.enabled:
+                continue
+            url = f"{runtime.config.sandbox_url}/_control/alipay/apps/{account.settings['app_id']}"
+            told = {"app_gateway": f"{runtime.config.public_url}/notify/alipay/{account.id}"}
+            for _ in range(_LOOKS):
+                try:
+                    await http.post(url, json=told)
+                    break
+                except httpx.TransportError:
+                    await asyncio.sleep(_LOOK_EVERY_S)
 
 
 async def _open_wechat_apps(runtime: Runtime, operator: Principal, records: Sequence[dict[str, str]]) -> list[str]:

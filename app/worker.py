@@ -7,6 +7,7 @@ few seconds. The sweep alone is enough for correctness: with Redis gone everythi
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta, timezone
 from functools import partial
@@ -79,6 +80,16 @@ def work_of(runtime: Runtime) -> Mapping[str, Callable[[], Awaitable[int]]]:
 async def sweep_once(runtime: Runtime) -> int:
     """One pass over all that waits; returns how many rows were handled."""
     return sum([await drain() for drain in work_of(runtime).values()])
+
+
+def serve_worker(config: Config) -> None:
+    """`run_worker` in this process, on the API's event loop: most of the work is small reads and writes of sockets."""
+    if sys.platform == "win32":
+        asyncio.run(run_worker(config))
+    else:
+        import uvloop
+
+        uvloop.run(run_worker(config))
 
 
 async def run_worker(config: Config) -> None:

@@ -1,5 +1,6 @@
 """The README is true: its commands exist, its operations run, its snippets take a payment to its end."""
 
+import asyncio
 import re
 import shlex
 import sys
@@ -19,6 +20,8 @@ from app.cli import commands
 from app.main import create_app
 from app.payments.model import Payment
 from app.providers.contract import PaymentMethod
+from app.runtime import Runtime
+from tests.cycles.conftest import Club
 from tests.fixtures.market import Market
 from tests.fixtures.web import serving
 
@@ -63,7 +66,7 @@ async def api(market: Market) -> AsyncIterator[Api]:
     """The market's API on a real port, with user 7's token."""
     config = market.shop.config
     async with serving(create_app(config, clock=market.shop.clock)) as url:
-        yield Api(market, url, issue_token(config, sub="7", roles=("user",), ttl=timedelta(hours=1)))
+        yield Api(market, url, issue_token(config, sub="7", roles=("user",), ttl=timedelta(days=2)))
 
 
 def test_every_command_exists() -> None:
@@ -125,7 +128,7 @@ def test_every_error_code_it_names_exists() -> None:
 async def test_the_payment_by_hand(api: Api) -> None:
     [insert] = blocks("sql")
     order_id = await api.market.shop.connection.fetchval(insert)
-    pay, watch = blocks("graphql")
+    pay, watch = blocks("graphql")[:2]
     made = (await api.run(pay, order=str(order_id)))["createPayment"]
     assert made["amount"] == "12.30"
     url = made["action"]["url"]
@@ -145,18 +148,24 @@ async def test_the_payment_by_hand(api: Api) -> None:
 
 def test_the_snippets_are_those_the_tests_run() -> None:
     """tests/web/test_snippets.py runs them."""
-    files = [ROOT / "app" / "web" / "snippets" / name for name in ("page.js", "wechat_page.js", "mini_program.js")]
+    files = [
+        ROOT / "app" / "web" / "snippets" / name for name in ("page.js", "wechat_page.js", "mini_program.js", "club.js")
+    ]
     assert blocks("js") == [file.read_text(encoding="utf-8") for file in files]
     assert set(files) == set(files[0].parent.iterdir())
 
 
-async def test_the_flow_runs(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
-    [flow] = blocks("python")
+@pytest.fixture
+async def worker(market: Market, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """A worker with the README's flows."""
     module = types.ModuleType("flows_of_the_readme")
-    exec(flow, vars(module))
+    exec("\n".join(blocks("python")), vars(module))
     monkeypatch.setitem(sys.modules, module.__name__, module)
     market.shop.config = replace(market.shop.config, flows=module.__name__)
-    worker = await market.shop.open()
+    return await market.shop.open()
+
+
+async def test_the_flow_runs(market: Market, worker: Runtime) -> None:
     payment = await market.create()
     await market.pay(payment)
     await market.shop.settle(worker)
@@ -164,6 +173,33 @@ async def test_the_flow_runs(market: Market, monkeypatch: pytest.MonkeyPatch) ->
         await market.shop.connection.fetchval("select title from orders where id = $1", payment.order_id)
         == "Tea (paid)"
     )
+
+
+async def test_the_subscription_begins_and_its_deduction_s_order_is_made_by_the_flow(api: Api, worker: Runtime) -> None:
+    club = Club(api.market)
+    order_id = await api.market.shop.order(amount="9.90", user_id=7, title="Club")
+    join, watch = blocks("graphql")[2:]
+    started = (await api.run(join, order=str(order_id)))["startCyclePayment"]
+    assert started["action"]["__typename"] == "Redirect"
+    cycle = await club.runtime.cycles.reload(int(started["id"]))
+    await club.open(cycle)
+    await api.market.control("POST", f"/agreements/{cycle.external_agreement_no}/sign")
+    await api.market.shop.settle(worker)
+    await api.market.advance(timedelta(days=1))
+    await api.market.shop.settle(worker)
+    async with httpx.AsyncClient(trust_env=False) as http, asyncio.timeout(20):
+        headers = {"authorization": f"Bearer {api.token}", "accept": "text/event-stream"}
+        body = {"query": watch, "variables": {"cycle": started["id"]}}
+        async with http.stream("POST", f"{api.url}/graphql", json=body, headers=headers) as streamed:
+            first = await anext(line async for line in streamed.aiter_lines() if line.startswith("data:"))
+    assert '"status":"ACTIVE"' in first
+    assert '"status":"PAID"' in first
+    (deduction,) = await club.deductions(cycle)
+    made = await club.connection.fetchrow(
+        "select title, amount::text, status from orders where id = $1", deduction.order_id
+    )
+    assert made is not None
+    assert tuple(made) == (f"Club {deduction.due_on} (paid)", "9.90", "paid")
 
 
 def test_the_settings_example_is_complete() -> None:

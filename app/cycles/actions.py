@@ -228,7 +228,7 @@ class Cycles:
                 failure = failure_json(failure_of(outcome))
                 async with self._db.transaction() as tx:
                     await tx.one("cycle.obstruct", cycle.id, failure, now)
-                    await tx.one("cycle.finish", cycle.id, CyclePaymentStatus.EXPIRED, "provider", None, now, None)
+                    await tx.one("cycle.finish", cycle.id, CyclePaymentStatus.EXPIRED, "provider", None, now)
                     if cycle.first_payment_id is not None:
                         await tx.one("payment.fail", cycle.first_payment_id, failure, now, ["CREATED"])
                 self._bell.ring("events")
@@ -272,10 +272,12 @@ class Cycles:
                 return_url=request.return_url,
             )
             agreements.check_agreement(account.account, draft)
-        except (MethodNotConfigured, SceneNotAllowed, InvalidInput, InvalidAmount):
+        except (MethodNotConfigured, SceneNotAllowed, InvalidInput, InvalidAmount) as exc:
             # Who may not start any has to hear that first.
             await self._plan.require()
             await self._permissions.require(caller, Action.CYCLE_START)
+            if exc.field == "maxPrice" and request.ceiling_fen is None:
+                exc.field = "price"  # which stands for it
             raise
         return account, agreements, draft
 
@@ -332,9 +334,10 @@ class Cycles:
         if cycle.live:
             await self._changed(caller, cycle, "cycle.cancel", {}, correlation_id, address, "cycle.stop")
             self._bell.ring("deductions")
-            account = await self.accounts.open(cycle.merchant_account_id)
+            account, current = await self.accounts.open(cycle.merchant_account_id), await self.reload(cycle.id)
             try:
-                await self.end(await self.reload(cycle.id), account)
+                if current.ending:  # and not over meanwhile
+                    await self.end(current, account)
             except ProviderError as exc:
                 log.warning("cycle.cancel_unknown", cycle_payment_id=cycle.id, code=exc.code)
         return await self.reload(cycle_id)
@@ -411,9 +414,10 @@ class Cycles:
     ) -> CyclePayment:
         """Puts the next deduction off to a later date; those after it follow from there.
 
-        Ours is changed first and the provider's plan then. Should that stay unknown, or the plan be needed for a
-        deduction that is open, it is put off when the deduction is made. Raises Forbidden, NotFound, InvalidInput,
-        CycleNotChangeable; ProviderRejected with the date as it was."""
+        Ours is changed first and the provider's plan then. Should that stay unknown, or does the plan still stand at
+        the date before, whose deduction is not made yet, it is put off when this one is made.
+
+        Raises Forbidden, NotFound, InvalidInput, CycleNotChangeable; ProviderRejected with the date as it was."""
         cycle = await self._load(caller, cycle_id)
         await self._permissions.require(caller, Action.CYCLE_CHANGE)
         account = await self.accounts.open(cycle.merchant_account_id)
@@ -425,7 +429,7 @@ class Cycles:
             caller, cycle, "cycle.change_date", details, correlation_id, address, "cycle.change_date", next_on, former,
             days,
         )  # fmt: skip
-        if cycle.open_deduction_id is not None:
+        if cycle.open_deduction_id is not None or not _is_beyond_plan(cycle, next_on):
             return await self.reload(cycle_id)
         agreements = agreements_of(account)
         outcome = await agreements.put_off(account.account, cycle.key(self.notify_url(cycle)), next_on)
@@ -449,7 +453,7 @@ class Cycles:
                 field="nextDeductionOn",
             )
         changes = agreements_of(account).terms(account.account).plan_changes
-        if changes is not None and cycle.plan_changes >= changes:
+        if changes is not None and cycle.plan_changes >= changes and _is_beyond_plan(cycle, next_on):
             raise CycleNotChangeable(
                 f"the provider puts the plan of one agreement off {changes} times, and all are used up",
                 message_zh=f"该协议的扣款计划已延期 {changes} 次，不能再次修改",
@@ -471,7 +475,7 @@ class Cycles:
         async with self._db.transaction() as tx:
             if await tx.one(statement, cycle.id, *values, now) is None:
                 if statement == "cycle.stop":
-                    return  # it is ending already
+                    return  # it is ending already, or over
                 raise _not_changeable(cycle)
             subject = f"cycle_payment:{cycle.id}"
             await tx.one("audit.append", now, caller.sub, what, subject, details, address, correlation_id)
@@ -540,6 +544,11 @@ def agreements_of(account: OpenAccount) -> Agreements:
     agreements = account.provider.agreements
     assert agreements is not None
     return agreements
+
+
+def _is_beyond_plan(cycle: CyclePayment, day: date) -> bool:
+    """Whether the provider's plan ends before this day. After a late deduction it may stand later than ours."""
+    return cycle.plan_on is None or day > cycle.plan_on
 
 
 def _shown(payer: str) -> str:

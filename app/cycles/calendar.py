@@ -24,6 +24,8 @@ from app.providers.contract import AgreementTerms, DeductionRefusal
 _DAY_ENDS: Final = time(23, 45)
 # How long a merchant's deductions rest after the provider objected to the merchant itself.
 MERCHANT_REST: Final = timedelta(hours=6)
+# The same after its gateway turned the application away, over a key, a right or a clock that somebody is mending.
+APPLICATION_REST: Final = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)

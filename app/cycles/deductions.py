@@ -17,15 +17,15 @@ import structlog
 
 from app.clock import Clock
 from app.cycles.actions import Cycles, agreements_of
-from app.cycles.calendar import NotBefore, Now, when_to_ask
+from app.cycles.calendar import APPLICATION_REST, NotBefore, Now, when_to_ask
 from app.cycles.claims import Claimed, read_claimed
-from app.cycles.outcomes import Outcomes
+from app.cycles.outcomes import CANCELLED, PAID_OTHERWISE, Outcomes
 from app.db import Database, Transaction
 from app.doorbell import Doorbell
 from app.drain import drain
 from app.errors import ProviderError
 from app.merchants.accounts import OpenAccount
-from app.payments.actions import Payments
+from app.payments.actions import Payments, yuan_of_order
 from app.payments.model import Failure, Payment
 from app.providers.contract import (
     AgreementKey,
@@ -44,8 +44,9 @@ log = structlog.get_logger(__name__)
 
 _OPENED: Final = 500
 _BATCH: Final = 20
-# Longer than the slowest attempt: a question, a plan put off, the deduction; PROVIDER_TIMEOUT_S ends at 20 s.
-_LEASE: Final = timedelta(seconds=120)
+# Longer than the slowest attempt: a question, a plan put off or asked for, the deduction, and what a refusal needs;
+# PROVIDER_TIMEOUT_S ends at 20 s. The end of a cycle waits for it (sql/queries/cycle.sql).
+_LEASE: Final = timedelta(seconds=180)
 # While the outcome is unknown: again soon, then ever more slowly, without end.
 _RETRY: Final = timedelta(seconds=15)
 _SLOWEST: Final = timedelta(minutes=30)
@@ -116,8 +117,8 @@ class Deductions:
                 return None
             case "AMOUNT_MISMATCH":
                 raise AttemptRefused(
-                    f"order {order_id} of deduction {deduction_id} costs {row['order_amount_fen']} fen, which is not"
-                    " the deduction's price"
+                    f"order {order_id} of deduction {deduction_id} costs {yuan_of_order(row['order_amount_fen'])}, not"
+                    " the deduction's price in yuan"
                 )
             case refusal:
                 raise AttemptRefused(f"order {order_id} cannot be that of deduction {deduction_id}: {refusal}")
@@ -157,7 +158,9 @@ class Deductions:
         if claimed.payment_status in ("SUCCESSFUL", "FAILED", "CLOSED") and not claimed.attempt_over:
             await self._outcomes.settle(claimed.id, claimed.payment_id)
             return
-        if await self._db.one("deduction.paid_attempt", claimed.id) is not None:
+        # While the only attempt is open, none can have succeeded late.
+        known_open = claimed.attempts == 1 and not claimed.attempt_over
+        if not known_open and await self._db.one("deduction.paid_attempt", claimed.id) is not None:
             # An attempt that was called failed has succeeded after all.
             await self._late_success(claimed)
             return
@@ -199,7 +202,9 @@ class Deductions:
         async with self._db.transaction() as tx:
             row = await tx.one("deduction.open_attempt", claimed.id, claimed.order_id, now, now + ATTEMPT_LIFE)
         assert row is not None
-        if row["refusal"] is not None and row["refusal"] not in _OVER:
+        if row["refusal"] == "ORDER_ALREADY_PAID":
+            await self._outcomes.skip(claimed.id, "CHARGING", PAID_OTHERWISE)
+        elif row["refusal"] is not None and row["refusal"] not in _OVER:
             log.warning("deduction.no_attempt", deduction_id=claimed.id, refusal=row["refusal"])
             await self._outcomes.give_up(claimed, _ORDER_CHANGED)
 
@@ -220,16 +225,16 @@ class Deductions:
                 return  # brought to its end, which has woken this deduction
         if not claimed.goes_on:
             # Nothing was sent, or the provider knows nothing of it.
-            await self._outcomes.abandon(claimed)
+            await self._outcomes.abandon(claimed, CANCELLED)
             return
         if not await self._plan_allows(claimed, account):
             return
         known = await self._db.one("deduction.before_sending", claimed.id)
         assert known is not None
         if not known["goes_on"]:
-            await self._outcomes.abandon(claimed)
+            await self._outcomes.abandon(claimed, CANCELLED)
         elif known["order_paid"]:
-            await self._outcomes.give_up(claimed, _ORDER_CHANGED)
+            await self._outcomes.abandon(claimed, PAID_OTHERWISE)
         else:
             await self._send(claimed, account)
 
@@ -295,6 +300,12 @@ class Deductions:
                 if outcome.kind is DeductionRefusal.WINDOW:
                     await self._learn_plan_quietly(claimed, account)
                 await self._outcomes.refuse(claimed, account, outcome)
+            case NotReached(words=Rejected() as words):
+                # The gateway turned the application away, its keys or its rights: nobody's deduction was looked at.
+                await self._outcomes.rest(account, words)
+                await self._outcomes.doubt(claimed.payment_id, outcome)
+                calls = 0 if claimed.calls == 1 else claimed.calls
+                await self._later(claimed, self._clock.now() + APPLICATION_REST, calls=calls)
             case NotReached(detail=detail) | Unknown(detail=detail):
                 log.warning("deduction.unknown", deduction_id=claimed.id, detail=detail)
                 await self._outcomes.doubt(claimed.payment_id, outcome)
@@ -336,8 +347,8 @@ _ORDER_CHANGED: Final = Failure(
     code="ORDER_NOT_CHARGEABLE",
     provider_code=None,
     provider_message=None,
-    explanation="the deduction's order was paid in another way, deleted, or its amount changed: it is not tried again",
-    explanation_zh="本期订单已通过其他方式支付、被删除或金额已变更，不再扣款",
+    explanation="the deduction's order was deleted, or its amount changed: it is not tried again",
+    explanation_zh="本期订单已被删除或金额已变更，不再扣款",
 )
 _PLAN_USED_UP: Final = Rejected(
     code="PLAN_CHANGES_USED_UP",

@@ -5,18 +5,19 @@ beside it takes them in the same order.
 """
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Final
 
 import structlog
 
 from app.clock import Clock
-from app.cycles.calendar import MERCHANT_REST, GiveUp, Schedule, TryAgain, after_refusal
+from app.cycles.calendar import APPLICATION_REST, MERCHANT_REST, GiveUp, Schedule, TryAgain, after_refusal
 from app.cycles.claims import Claimed
 from app.cycles.model import SuspendedFor
 from app.cycles.reports import ASK_ALIVE
 from app.db import Database, Row, Transaction
 from app.doorbell import Doorbell
-from app.errors import OutcomeUnknown, ProviderRejected
+from app.errors import OrderAlreadyPaid, OutcomeUnknown, ProviderRejected
 from app.merchants.accounts import OpenAccount
 from app.metrics import Metrics
 from app.payments.actions import LAST_LOOK, first_check
@@ -27,21 +28,29 @@ from app.providers.contract import (
     DeductionRefused,
     NotReached,
     PaymentReport,
+    Rejected,
     ReportedStatus,
     Unknown,
 )
 
 log = structlog.get_logger(__name__)
 
-_CANCELLED: Final = Failure(
+CANCELLED: Final = Failure(
     code="CYCLE_NOT_CHANGEABLE",
     provider_code=None,
     provider_message=None,
     explanation="the cycle payment was cancelled, paused or had ended before this deduction was made",
     explanation_zh="周期扣款已取消、暂停或结束，本期未扣款",
 )
+PAID_OTHERWISE: Final = Failure(
+    code=OrderAlreadyPaid.code,
+    provider_code=None,
+    provider_message=None,
+    explanation="the deduction's order was paid in another way meanwhile: nothing is deducted for it",
+    explanation_zh="本期订单已通过其他方式支付，不再扣款",
+)
 _SUPERSEDED: Final = Failure(
-    code=ProviderRejected.code,
+    code=OrderAlreadyPaid.code,
     provider_code=None,
     provider_message=None,
     explanation="an earlier attempt for the same date took the money after all: this one was not made",
@@ -80,10 +89,11 @@ class Outcomes:
                 if report.status is ReportedStatus.PENDING:
                     await self._accept(tx, claimed.payment_id, account)
                     await tx.one("deduction.await_payment", claimed.id, claimed.payment_id)
+                elif report.status is ReportedStatus.SUCCESSFUL:
+                    # A deduction went through: the merchant's contract is in order.
+                    await self._paid(tx, claimed.id, claimed.payment_id, release=claimed.merchant_account_id)
                 else:
                     await self._settle(tx, claimed.id, claimed.payment_id)
-                    if report.status is ReportedStatus.SUCCESSFUL:
-                        await tx.one("deduction.release", claimed.merchant_account_id)
         for field in applied.differences:
             self._metrics.differences.labels(field).inc()
         return applied.differences
@@ -115,7 +125,7 @@ class Outcomes:
             if row is None:
                 return  # another answer was faster, and has woken the deduction
             if refused.kind is DeductionRefusal.MERCHANT:
-                await self._hold(tx, account, failure)
+                await self._hold(tx, account, failure, MERCHANT_REST)
             if refused.kind is DeductionRefusal.AGREEMENT:
                 await tx.one("cycle.ask_now", claimed.cycle_payment_id, now)
             current = await tx.one("deduction.lock", claimed.id)
@@ -124,6 +134,12 @@ class Outcomes:
                 await self._failed(tx, current, failure, refused.kind)
         log.info("deduction.refused", deduction_id=claimed.id, kind=refused.kind, code=refused.words.code)
         self._bell.ring("events", "agreements")
+
+    async def rest(self, account: OpenAccount, words: Rejected) -> None:
+        """The provider turned the merchant's application away: no deduction of this account is made for a while."""
+        async with self._db.transaction() as tx:
+            await self._hold(tx, account, failure_of(words), APPLICATION_REST)
+        self._bell.ring("events")
 
     async def settle(self, deduction_id: int, payment_id: int | None) -> None:
         """Brings a deduction to where its payments are, whoever brought them there."""
@@ -142,20 +158,26 @@ class Outcomes:
             await self._failed(tx, current, failure, DeductionRefusal.PAYER)
 
     async def _is_paid(self, tx: Transaction, deduction_id: int) -> bool:
-        """Whether some attempt took the money: then the date is paid, whatever else was to become of it. The
-        deduction's lock is held."""
+        """Whether some attempt, perhaps one that was called failed, took the money: then the date is paid, whatever
+        else was to become of it. The deduction's lock is held: a success under way waits for it, or is seen."""
         paid = await tx.one("deduction.paid_attempt", deduction_id)
-        if paid is None:
-            return False
+        if paid is not None:
+            await self._paid(tx, deduction_id, paid["id"])
+        return paid is not None
+
+    async def _paid(
+        self, tx: Transaction, deduction_id: int, payment_id: int | None, *, release: int | None = None
+    ) -> None:
+        """This payment, whose lock is held or which is final, took the money."""
         now = self._clock.now()
-        await tx.one("deduction.paid", deduction_id, paid["id"], now, now + ASK_ALIVE)
-        return True
+        await tx.one("deduction.paid", deduction_id, payment_id, now, now + ASK_ALIVE, release)
 
     async def _failed(self, tx: Transaction, current: Row, failure: Failure, kind: DeductionRefusal) -> None:
-        """An attempt took nothing: another one, or none. `current` is the deduction, locked."""
+        """An attempt took nothing, and no other took anything: another one, or none. `current` is the deduction,
+        locked."""
         now, stored = self._clock.now(), failure_json(failure)
         if current["cycle_status"] != "ACTIVE" or current["ending"]:
-            await tx.one("deduction.skip", current["id"], "CHARGING", now)
+            await tx.one("deduction.skip", current["id"], "CHARGING", stored, now)
             return
         match after_refusal(self._schedule, kind, tries=current["tries"], now=now):
             case TryAgain(at=at, counts=counts):
@@ -187,16 +209,15 @@ class Outcomes:
             if is_present and attempt["status"] in ("FAILED", "CLOSED"):
                 await self._give_up(tx, current, failure_json(failure), rule=False)
 
-    async def abandon(self, claimed: Claimed) -> None:
-        """The cycle does not go on, and this attempt was never made: nothing was taken."""
+    async def abandon(self, claimed: Claimed, why: Failure) -> None:
+        """This attempt was never made, nothing was taken, and there will be no other: the cycle does not go on
+        (CANCELLED), or there is nothing to pay any more."""
         async with self._db.transaction() as tx:
             cycle = await tx.one("deduction.lock_cycle", claimed.id)
             assert cycle is not None
-            if cycle["goes_on"] or not await self._drop(tx, claimed, _CANCELLED):
-                return  # resumed meanwhile, or another answer was faster
-            await tx.one("deduction.lock", claimed.id)
-            if not await self._is_paid(tx, claimed.id):
-                await tx.one("deduction.skip", claimed.id, "CHARGING", self._clock.now())
+            resumed = why is CANCELLED and cycle["goes_on"]
+            if not resumed and await self._drop(tx, claimed, why):
+                await self._skip(tx, claimed.id, "CHARGING", why)
 
     async def supersede(self, claimed: Claimed) -> None:
         """An earlier attempt took the money after all, and this one was never made."""
@@ -217,19 +238,24 @@ class Outcomes:
             return False
         return await tx.one("payment.close", claimed.payment_id, now, now + LAST_LOOK) is not None
 
-    async def skip(self, deduction_id: int, status: str) -> None:
-        """The cycle does not go on, and there is no attempt that could take anything. Only from that status."""
+    async def skip(self, deduction_id: int, status: str, why: Failure | None = None) -> None:
+        """Nothing more is taken for this date, and there is no attempt that could. Only from that status."""
         async with self._db.transaction() as tx:
             cycle = await tx.one("deduction.lock_cycle", deduction_id)
             assert cycle is not None
-            await tx.one("deduction.lock", deduction_id)
-            if not await self._is_paid(tx, deduction_id) and not cycle["goes_on"]:
-                await tx.one("deduction.skip", deduction_id, status, self._clock.now())
+            if why is not None or not cycle["goes_on"]:
+                await self._skip(tx, deduction_id, status, why)
 
-    async def _hold(self, tx: Transaction, account: OpenAccount, failure: Failure) -> None:
+    async def _skip(self, tx: Transaction, deduction_id: int, status: str, why: Failure | None) -> None:
+        await tx.one("deduction.lock", deduction_id)
+        if not await self._is_paid(tx, deduction_id):
+            stored = None if why is None else failure_json(why)
+            await tx.one("deduction.skip", deduction_id, status, stored, self._clock.now())
+
+    async def _hold(self, tx: Transaction, account: OpenAccount, failure: Failure, rest: timedelta) -> None:
         """Stops all deductions of a merchant account for a while, and says so once."""
         now = self._clock.now()
-        row = await tx.one("deduction.hold", account.id, now + MERCHANT_REST, failure_json(failure), now)
+        row = await tx.one("deduction.hold", account.id, now + rest, failure_json(failure), now)
         if row is not None and row["began"]:
             details = {"merchant_account_id": account.id, "provider_code": failure.provider_code}
             await tx.one("cycle.append_event", "deduction.held", None, None, details, None, now)

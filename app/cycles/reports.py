@@ -113,14 +113,11 @@ async def _transition(
 async def _signed(
     tx: Transaction, now: datetime, cycle: CyclePayment, report: AgreementReport, notice_days: int
 ) -> bool:
-    over = cycle.status is CyclePaymentStatus.CANCELLED
-    if cycle.status is CyclePaymentStatus.EXPIRED:
-        # One that was in force and ran out is over, whatever an old notice says.
-        over = cycle.signed_at is not None or await tx.one("cycle.has_other_live", cycle.id) is not None
-    if over:
-        # Signed all the same, with a link that was open somewhere: what nobody wants is ended where it was made.
-        await tx.one("cycle.note_agreement", cycle.id, report.agreement_no, report.payer_id)
-        await tx.one("cycle.stop", cycle.id, now)
+    revived = cycle.status is CyclePaymentStatus.EXPIRED and cycle.signed_at is None
+    if (not cycle.live and not revived) or (revived and await tx.one("cycle.has_other_live", cycle.id)):
+        # Signed all the same, with a link that was open somewhere: what nobody wants is ended where it was made. Of one
+        # that was in force here this is an old word repeated, and ending it once more changes nothing.
+        await tx.one("cycle.unwanted", cycle.id, report.agreement_no, report.payer_id, now)
         return False
     if cycle.status in (CyclePaymentStatus.PENDING, CyclePaymentStatus.EXPIRED):
         row = await tx.one(
@@ -143,7 +140,8 @@ async def _ended(tx: Transaction, now: datetime, cycle: CyclePayment, report: Ag
     if not cycle.live:
         await tx.one("cycle.stopped", cycle.id, now)
         return False
-    ran_out = not cycle.ending and cycle.valid_until is not None and now >= cycle.valid_until
+    valid_until = report.valid_until or cycle.valid_until
+    ran_out = not cycle.ending and valid_until is not None and now >= valid_until
     status = CyclePaymentStatus.EXPIRED if ran_out else CyclePaymentStatus.CANCELLED
     by = "us" if cycle.ending else ("time" if ran_out else "payer")
     return await _finish(tx, now, cycle, status, by, report.ended_at)
@@ -152,10 +150,7 @@ async def _ended(tx: Transaction, now: datetime, cycle: CyclePayment, report: Ag
 async def _finish(
     tx: Transaction, now: datetime, cycle: CyclePayment, status: CyclePaymentStatus, by: str, ended_at: datetime | None
 ) -> bool:
-    # Whoever still has the link may sign until its end, and a notice of that may be lost.
-    over_at = cycle.expires_at + LAST_LOOK
-    look_at = over_at if cycle.status is CyclePaymentStatus.PENDING and now < over_at else None
-    return await tx.one("cycle.finish", cycle.id, status, by, ended_at, now, look_at) is not None
+    return await tx.one("cycle.finish", cycle.id, status, by, ended_at, now) is not None
 
 
 def _differences(cycle: CyclePayment, account: OpenAccount, report: AgreementReport) -> Iterator[tuple[str, str, str]]:

@@ -1,6 +1,6 @@
 """Agreements that wait for nobody: signings asked about until they are finished or over, ended ones until the provider
-has ended them and nobody can sign them any more, those in force now and then, because a payer may end one in the
-provider's app without any notice.
+has ended them, those in force now and then, because a payer may end one in the provider's app without any notice. One
+that was cancelled before it was signed is asked about once more when its link is over.
 
 As with payments a row's `check_at` says when, and claiming moves it ahead by a lease.
 """
@@ -57,11 +57,6 @@ async def _advance(clock: Clock, cycles: Cycles, cycle: CyclePayment) -> datetim
 
     What a step itself sets for the next question stands: the lease it was claimed under is gone then."""
     account = await cycles.accounts.open(cycle.merchant_account_id)
-    if not cycle.live and not cycle.ending:
-        if cycle.agreement_no is None:
-            # Cancelled before it was signed, and its link is over: was it signed all the same?
-            await cycles.ask(cycle, account)
-        return None
     if cycle.status is CyclePaymentStatus.PENDING and cycle.action is None and not cycle.ending:
         # Our process ended between the row and the link.
         await cycles.offer(cycle, account)

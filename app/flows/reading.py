@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from typing import Final, TypeAlias
 
-from app.db import Row, Transaction
+from app.db import Row
 from app.flows.results import (
     CycleChange,
     CycleResult,
@@ -27,8 +27,8 @@ _CHANGES: Final[dict[str, CycleChange]] = {
 }
 
 
-async def read_result(tx: Transaction, row: Row) -> Result:
-    """What the flow receives, read inside its own transaction."""
+def read_result(row: Row) -> Result:
+    """What the flow receives, of a row of `flow.lock`."""
     match row["trigger"]:
         case "refund":
             return _read_refund(row)
@@ -41,7 +41,7 @@ async def read_result(tx: Transaction, row: Row) -> Result:
         case "plan":
             return _read_plan(row)
         case _:
-            return await _read_payment(tx, row)
+            return _read_payment(row)
 
 
 def _read_cycle(row: Row) -> CycleResult:
@@ -126,16 +126,15 @@ def _read_refund(row: Row) -> RefundResult:
     )
 
 
-async def _read_payment(tx: Transaction, row: Row) -> PaymentResult:
-    order_id = row["order_id"]
-    order = await tx.one("flow.order_amount", row["binding_id"], order_id) if order_id is not None else None
-    order_amount = whole_fen(order["amount_fen"]) if order is not None else None
+def _read_payment(row: Row) -> PaymentResult:
+    order = row["order_amount"]
+    order_amount = whole_fen(order[0]) if order is not None else None
     paid = row["paid_amount_fen"]
     # Without an amount column the payment's own amount is all there is to compare with.
-    expected = row["amount_fen"] if order is not None and not order["priced"] else order_amount
+    expected = row["amount_fen"] if order is not None and not row["priced"] else order_amount
     status = {"payment.successful": "SUCCESSFUL", "payment.failed": "FAILED"}.get(row["kind"], row["status"])
     return PaymentResult(
-        order_id=order_id,
+        order_id=row["order_id"],
         order_table=row["order_table"],
         payment_found=row["payment_id"] is not None,
         payment_status=status if status in ("SUCCESSFUL", "FAILED") else None,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.config import ConfigError
-from app.db import Transaction
+from app.db import Row, Transaction
 from app.flows.results import DueDeduction, PaymentResult, RefundResult
 
 FlowFunction = Callable[[Any, Any], Awaitable[Any]]
@@ -126,20 +126,19 @@ def _import(module_name: str) -> Any:
         raise ConfigError(f"FLOWS: the module {module_name!r} cannot be imported: {exc}") from exc
 
 
-async def set_order_status(result: PaymentResult, binding_id: int | None, tx: Transaction) -> None:
+async def set_order_status(result: PaymentResult, binding: Row, tx: Transaction) -> None:
     """The built-in flow: the order's status column says paid or failed, in the words of the binding that it is of.
 
     An order counts as paid only when what was paid is its amount (Z12); otherwise it stays for a person to look at. A
     surplus payment changes nothing: the order may have gone from "paid" to "shipped" since the first."""
     if result.already_processed or result.surplus or result.order_id is None:
         return
-    binding = await tx.one("activation.binding", binding_id)
-    if binding is None or binding["status_column"] is None:
+    if binding["status_column"] is None:
         return
     if result.payment_status == "SUCCESSFUL" and result.amount_matches:
-        await tx.one("flow.mark_paid", binding_id, result.order_id, binding["paid_status"])
+        await tx.one("flow.mark_paid", binding["binding_id"], result.order_id, binding["paid_status"])
     elif result.payment_status == "FAILED" and binding["failed_status"] is not None:
-        await tx.one("flow.mark_failed", binding_id, result.order_id, binding["failed_status"])
+        await tx.one("flow.mark_failed", binding["binding_id"], result.order_id, binding["failed_status"])
 
 
 async def copy_order(result: DueDeduction, tx: Transaction) -> int:
@@ -150,12 +149,11 @@ async def copy_order(result: DueDeduction, tx: Transaction) -> int:
     return made
 
 
-async def set_refunded_status(result: RefundResult, binding_id: int | None, tx: Transaction) -> None:
+async def set_refunded_status(result: RefundResult, binding: Row, tx: Transaction) -> None:
     """The built-in flow of refunds: the order's status column says refunded once all of its payment went back."""
     if result.already_processed or result.order_id is None or result.payment_status != "REFUNDED":
         return
-    binding = await tx.one("activation.binding", binding_id)
-    if binding is None or binding["status_column"] is None or binding["refunded_status"] is None:
+    if binding["status_column"] is None or binding["refunded_status"] is None:
         return
     if result.fully_refunded:
-        await tx.one("flow.mark_refunded", binding_id, result.order_id, binding["refunded_status"])
+        await tx.one("flow.mark_refunded", binding["binding_id"], result.order_id, binding["refunded_status"])

@@ -78,6 +78,8 @@ class Flows:
         self._deductions = deductions
         self._timeout_s = timeout_s
         self._attempts = attempts
+        # Kinds of events, beside each a flow that it fires and that flow's trigger.
+        self._fires = _fires(flows)
 
     # --- working --------------------------------------------------------------------------------------------------
 
@@ -85,18 +87,7 @@ class Flows:
         """Turns waiting events into flow runs; returns how many events. Safe in any number of workers."""
         dispatched = 0
         while True:
-            now = self._clock.now()
-            async with self._db.transaction() as tx:
-                events = await tx.all("flow.waiting_events", _EVENTS)
-                runs = [
-                    (event["id"], flow.name, flow.trigger)
-                    for event in events
-                    for flow in self._flows.values()
-                    if TRIGGER_OF_EVENT.get(event["kind"]) == flow.trigger and not _is_idle(flow, event["kind"])
-                ]
-                if runs:
-                    await tx.one("flow.add_runs", *(list(column) for column in zip(*runs, strict=True)), now)
-                await tx.one("flow.mark_dispatched", [event["id"] for event in events], now)
+            events = await self._db.change_all("flow.dispatch", _EVENTS, *self._fires, self._clock.now())
             dispatched += len(events)
             if len(events) < _EVENTS:
                 break
@@ -118,33 +109,34 @@ class Flows:
         """One run. Its effects and its mark commit together: exactly once, however often it is tried."""
         if claimed["attempts"] > self._attempts:
             raise FlowGivenUp("its workers ended while they ran it, each time")
-        async with self._db.merchant_transaction() as tx:
+        flow = self._flows.get(claimed["flow"])
+        if flow is None:
+            raise LookupError(
+                f"no flow {claimed['flow']!r} here: is FLOWS set on this worker, and to the right module?"
+            )
+        # What is ours leaves no session state behind.
+        async with self._db.transaction() if flow.run is None else self._db.merchant_transaction() as tx:
             row = await tx.one("flow.lock", claimed["id"])
             if row is None:
                 return
             structlog.contextvars.bind_contextvars(correlation_id=row["correlation_id"])
-            result = await read_result(tx, row)
-            flow = self._flows.get(row["flow"])
-            if flow is None:
-                raise LookupError(
-                    f"no flow {row['flow']!r} here: is FLOWS set on this worker, and to the right module?"
-                )
+            result = read_result(row)
             async with asyncio.timeout(self._timeout_s):
-                await self._take_effect(flow, result, row["binding_id"], tx)
+                await self._take_effect(flow, result, row, tx)
             if await tx.one("flow.done", claimed["id"], self._clock.now(), row["transaction"]) is None:
                 # Trying again would repeat what it committed.
                 raise FlowGivenUp("it ended the transaction it was given: leave commit and rollback to the worker")
         log.info("flow.done", flow=row["flow"], run_id=claimed["id"], payment_id=row["payment_id"])
 
-    async def _take_effect(self, flow: Flow, result: Result, binding_id: int | None, tx: Transaction) -> None:
+    async def _take_effect(self, flow: Flow, result: Result, row: Row, tx: Transaction) -> None:
         if isinstance(result, DueDeduction):
             await self._make_order(flow, result, tx)
         elif flow.run is not None:
             await flow.run(result, tx.connection)
         elif isinstance(result, PaymentResult):
-            await set_order_status(result, binding_id, tx)
+            await set_order_status(result, row, tx)
         elif isinstance(result, RefundResult):
-            await set_refunded_status(result, binding_id, tx)
+            await set_refunded_status(result, row, tx)
 
     async def _make_order(self, flow: Flow, result: DueDeduction, tx: Transaction) -> None:
         """The order of a deduction and the payment of its first attempt: both, or neither."""
@@ -154,7 +146,7 @@ class Flows:
         assert current is not None
         if current["status"] != "WAITING" or current["cycle_status"] != "ACTIVE" or current["ending"]:
             if current["status"] == "WAITING":
-                await tx.one("deduction.skip", result.deduction_id, "WAITING", self._clock.now())
+                await tx.one("deduction.skip", result.deduction_id, "WAITING", None, self._clock.now())
             return
         made = await (copy_order(result, tx) if flow.run is None else flow.run(result, tx.connection))
         if not isinstance(made, int) or isinstance(made, bool):
@@ -209,6 +201,17 @@ class Flows:
 
 def _read_run(row: Row) -> FlowRun:
     return FlowRun(**{name: row[name] for name in FlowRun.__slots__})
+
+
+def _fires(flows: Mapping[str, Flow]) -> tuple[list[str], list[str], list[str]]:
+    """(kinds of events, flows, triggers), side by side."""
+    runs = [
+        (kind, flow.name, trigger)
+        for kind, trigger in TRIGGER_OF_EVENT.items()
+        for flow in flows.values()
+        if flow.trigger == trigger and not _is_idle(flow, kind)
+    ]
+    return [kind for kind, _, _ in runs], [name for _, name, _ in runs], [trigger for _, _, trigger in runs]
 
 
 def _is_idle(flow: Flow, event: str) -> bool:

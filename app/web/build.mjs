@@ -42,6 +42,7 @@ const entries = {
   "node_modules/monaco-graphql/esm/graphql.worker.js": "graphql",
   "source/graphiql.tsx": "graphiql",
   "source/shop.tsx": "shop",
+  "source/club.tsx": "club",
   "source/clerk.tsx": "clerk",
   "source/icon.svg": "icon",
 };

@@ -2,8 +2,9 @@
 
 A visitor is a random user id in a signed cookie. Orders are rows of the bound table `public.orders`, inserted by the
 shop itself; paying for them goes through the public GraphQL API with the visitor's token, like anybody's page.
-The clerk's page gives money back through the same API, by a token that may refund nothing until its role is granted it.
-Exists only where DEMO is on; the clerk's part only for a browser on this very machine.
+A membership is an order like any other, and what is signed with it goes through the same API. The clerk's page gives
+money back through it, by a token that may refund nothing until its role is granted it.
+Exists only where DEMO is on; the clerk's part, and moving the test clock, only for a browser on this very machine.
 """
 
 import base64
@@ -11,6 +12,7 @@ import hashlib
 import io
 import ipaddress
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -38,18 +40,21 @@ _CLERK_ROLE: Final = "clerk"
 # Each is watched by a subscription of its own, and a socket has room for twenty.
 _SOLD_LIMIT: Final = 8
 _NO_TABLE: Final = "the demo table public.orders does not exist: start with `make run`"
-# The longest text a QR code of version 20 takes at level M; providers' code URLs are far shorter.
+# The longest text a QR code of version 20 takes at level M; providers' code URLs are far shorter. A link for signing
+# carries the whole signed call: version 38 at level L, the most that a phone still reads off a screen.
 _CODE_LIMIT: Final = 600
+_LINK_LIMIT: Final = 2600
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """Something on the shelf."""
+    """Something on the shelf; with `interval_days` a membership, paid for again every so many days."""
 
     id: str
     title: str
     note: str
     amount_fen: int
+    interval_days: int | None = None
 
 
 PRODUCTS: Final = (
@@ -57,6 +62,11 @@ PRODUCTS: Final = (
     Product("coffee", "云南咖啡豆", "保山浅烘 200 克", 3990),
     Product("card", "西湖明信片", "一套十二张", 1250),
 )
+MEMBERSHIPS: Final = (
+    Product("week", "周会员", "每周一期茶刊", 990, interval_days=7),
+    Product("month", "月会员", "茶刊四期，省一期的钱", 2970, interval_days=30),
+)
+_ON_SALE: Final[Mapping[str, Product]] = {each.id: each for each in (*PRODUCTS, *MEMBERSHIPS)}
 
 # The payer is named when these are opened.
 _PAYER_METHODS: Final = frozenset({"WECHAT_JSAPI", "WECHAT_MINI_PROGRAM", "WECHAT_CLOUD"})
@@ -124,10 +134,8 @@ class DemoBackend:
             "userId": str(visit.user_id),
             "token": visit.token,
             "expiresAt": visit.expires_at.isoformat(),
-            "products": [
-                {"id": each.id, "title": each.title, "note": each.note, "amount": format_yuan(each.amount_fen)}
-                for each in PRODUCTS
-            ],
+            "products": [_shown(each) for each in PRODUCTS],
+            "memberships": [_shown(each) for each in MEMBERSHIPS],
             "ways": [
                 {"method": way.method, "appId": way.app_id, "openid": way.openid, "login": way.login}
                 for way in ways
@@ -165,7 +173,7 @@ class DemoBackend:
             return _refusal(401, "no visitor: load the page first")
         product = await _read_product(request)
         if product is None:
-            return _refusal(400, f'send {{"product": …}} as JSON, one of {", ".join(each.id for each in PRODUCTS)}')
+            return _refusal(400, f'send {{"product": …}} as JSON, one of {", ".join(_ON_SALE)}')
         try:
             (row,) = await self._db.change_all(
                 "demo.create_order", user_id, product.title, product.amount_fen, self._clock.now()
@@ -218,6 +226,16 @@ def demo_routes(demo: DemoBackend) -> list[BaseRoute]:
     ]
 
 
+def _shown(product: Product) -> dict[str, Any]:
+    return {
+        "id": product.id,
+        "title": product.title,
+        "note": product.note,
+        "amount": format_yuan(product.amount_fen),
+        "intervalDays": product.interval_days,
+    }
+
+
 def _pretended_openid(app_id: str, user_id: int) -> str:
     """A payer for the sandbox, which takes every openid of the right form; the same for the same visitor."""
     digest = hashlib.sha256(f"{app_id}:{user_id}".encode()).digest()
@@ -227,10 +245,13 @@ def _pretended_openid(app_id: str, user_id: int) -> str:
 async def draw_code(request: Request) -> Response:
     """GET /demo/qr.svg?text=…: the text as a QR code, black on transparent."""
     text = request.query_params.get("text", "")
-    if not 0 < len(text.encode()) <= _CODE_LIMIT:
-        return _refusal(400, f"text must be 1 to {_CODE_LIMIT} bytes")
+    length = len(text.encode())
+    if not 0 < length <= _LINK_LIMIT:
+        return _refusal(400, f"text must be 1 to {_LINK_LIMIT} bytes")
     drawn = io.BytesIO()
-    segno.make_qr(text, error="m").save(drawn, kind="svg", border=2, xmldecl=False, omitsize=True)
+    segno.make_qr(text, error="m" if length <= _CODE_LIMIT else "l").save(
+        drawn, kind="svg", border=2, xmldecl=False, omitsize=True
+    )
     headers = {
         "Cache-Control": "private, max-age=3600",
         "Content-Security-Policy": "default-src 'none'",
@@ -253,7 +274,7 @@ async def _read_product(request: Request) -> Product | None:
     except orjson.JSONDecodeError:
         return None
     name = wanted.get("product") if isinstance(wanted, dict) else None
-    return next((each for each in PRODUCTS if each.id == name), None)
+    return _ON_SALE.get(name) if isinstance(name, str) else None
 
 
 def is_local(request: Request) -> bool:

@@ -57,8 +57,26 @@ def web_routes(config: Config, demo: DemoBackend | None) -> list[BaseRoute]:
 
     routes: list[BaseRoute] = [Route("/", front, methods=["GET"])]
     if demo is not None:
-        routes += [*demo_routes(demo), Route("/demo/clerk", _clerk_page(config, demo), methods=["GET"])]
+        routes += [
+            *demo_routes(demo),
+            Route("/demo/club", _club_page(config, demo), methods=["GET"]),
+            Route("/demo/clerk", _clerk_page(config, demo), methods=["GET"]),
+        ]
     return [*routes, Mount(ASSETS, _Bundles(directory=BUILT, check_dir=False), name="assets")]
+
+
+def _club_page(config: Config, demo: DemoBackend) -> Callable[[Request], Awaitable[Response]]:
+    async def club(request: Request) -> Response:
+        """GET /demo/club: a browser on this machine may move the test clock there, as an administrator."""
+        visit = await demo.visit(request)
+        opening = await demo.opening(request, visit)
+        if is_local(request):
+            opening |= demo.operators(visit)
+        response = HTMLResponse(render_club(opening), headers=page_headers(config))
+        demo.remember(response, visit)
+        return response
+
+    return club
 
 
 def _clerk_page(config: Config, demo: DemoBackend) -> Callable[[Request], Awaitable[Response]]:
@@ -88,6 +106,11 @@ def render_graphiql(config: Config, token: str | None = None) -> str:
 def render_shop(opening: Mapping[str, Any]) -> str:
     """The demo shop's page, with the visitor's session in it."""
     return _render("shop", title="收银 · 演示小店", page=opening)
+
+
+def render_club(opening: Mapping[str, Any]) -> str:
+    """The memberships' page of the demo shop, with the visitor's session in it."""
+    return _render("club", title="会员 · 收银", page=opening)
 
 
 def render_clerk(opening: Mapping[str, Any]) -> str:

@@ -33,6 +33,8 @@ create table shouyin.cycle_payment (
   next_deduction_on date,
   -- when the payer's coming deduction is announced; null once it was
   notice_on date,
+  -- the due date that was announced last: none is announced twice, however often it is put before us
+  announced_on date,
   -- where the provider's own plan stands, as far as we know, and how often it was put off
   plan_on date,
   plan_changes integer not null default 0,
@@ -98,6 +100,7 @@ create table shouyin.deduction (
   settled_payment_id bigint,
   -- how often the present attempt was taken up; above one its number may be known to the provider
   calls integer not null default 0,
+  -- when it is worked on next; -infinity where something has happened to it, which no hold keeps from being taken note of
   attempt_at timestamptz,
   failure jsonb,
   created_at timestamptz not null,
@@ -133,11 +136,11 @@ alter table shouyin.activation add column cycle_order_columns text[];
 alter table shouyin.former_binding add column cycle_order_columns text[];
 create or replace view shouyin.binding as
   select binding_id, order_table, order_table_name, amount_column, status_column, paid_status, failed_status, refunded_status,
-    key_column, amount_in_fen, cycle_order_columns
+    key_column, amount_in_fen, cycle_order_columns, owner_column
   from shouyin.activation
   union all
   select binding_id, order_table, order_table_name, amount_column, status_column, paid_status, failed_status, refunded_status,
-    key_column, amount_in_fen, cycle_order_columns
+    key_column, amount_in_fen, cycle_order_columns, owner_column
   from shouyin.former_binding;
 
 update shouyin.merchant_account set offers = offers || '{"ALIPAY_CYCLE": []}' where provider = 'ALIPAY';
@@ -156,14 +159,27 @@ create trigger raise_version before update on shouyin.cycle_payment for each row
 
 create function shouyin.announce_cycle_payment() returns trigger language plpgsql as $$
 begin
-  insert into shouyin.change (subject, row_id, version, order_id, owner)
-  values ('cycle_payment', new.id, new.version, new.order_id, new.owner);
+  -- Without the version: the one that watchers see counts the changes of its payments, too.
+  insert into shouyin.change (subject, row_id, order_id, owner)
+  values ('cycle_payment', new.id, new.order_id, new.owner);
   return null;
 end $$;
 create trigger announce_insert after insert on shouyin.cycle_payment
   for each row execute function shouyin.announce_cycle_payment();
 create trigger announce_update after update on shouyin.cycle_payment
   for each row when (old.version < new.version) execute function shouyin.announce_cycle_payment();
+-- As 0004 has it; a payment's change is one of its cycle as well, which has no version of its own for that.
+create or replace function shouyin.announce_payment() returns trigger language plpgsql as $$
+begin
+  insert into shouyin.change (subject, row_id, version, order_id, owner)
+  values ('payment', new.id, new.version, new.order_id, new.owner);
+  if new.cycle_payment_id is not null then
+    insert into shouyin.change (subject, row_id, order_id, owner)
+    values ('cycle_payment', new.cycle_payment_id, new.order_id, new.owner);
+  end if;
+  return null;
+end $$;
+
 create trigger refuse_truncate before truncate on shouyin.cycle_payment
   for each statement execute function shouyin.refuse_truncate();
 create trigger refuse_truncate before truncate on shouyin.deduction
@@ -257,25 +273,27 @@ begin
     end if;
   exception when unique_violation then
     get stacked diagnostics hindered = constraint_name;
-    if hindered = 'cycle_payment_live' then
-      -- Two that race meet here as well: the loser waits for the winner's commit and finds its row.
-      select c.id into live_id from shouyin.cycle_payment c
-      where c.merchant_account_id = account.id and c.payer = signer and c.scene = p_scene
-        and c.status in ('PENDING', 'ACTIVE', 'SUSPENDED');
-      cycle := null; refusal := 'SCENE_ALREADY_SIGNED'; return;
-    end if;
-    select * into strict cycle from shouyin.cycle_payment c where c.created_by = p_sub and c.idempotency_key = p_idempotency_key
+    -- Two that race meet here as well: the loser waits for the winner's commit and finds its row. Sent twice with one key, the
+    -- second is hindered by the scene of the first, which is its own.
+    select * into cycle from shouyin.cycle_payment c where c.created_by = p_sub and c.idempotency_key = p_idempotency_key
       and c.binding_id = feature.binding_id;
-    replayed := true;
-    if cycle.input_hash <> p_input_hash then refusal := 'IDEMPOTENCY_CONFLICT'; end if;
-    return;
+    if found then
+      replayed := true;
+      if cycle.input_hash <> p_input_hash then refusal := 'IDEMPOTENCY_CONFLICT'; end if;
+      return;
+    end if;
+    if hindered <> 'cycle_payment_live' then raise; end if;
+    select c.id into live_id from shouyin.cycle_payment c
+    where c.merchant_account_id = account.id and c.payer = signer and c.scene = p_scene
+      and c.status in ('PENDING', 'ACTIVE', 'SUSPENDED');
+    cycle := null; refusal := 'SCENE_ALREADY_SIGNED'; return;
   end;
   insert into shouyin.event (kind, cycle_payment_id, order_id, correlation_id, created_at)
   values ('cycle.created', cycle.id, cycle.order_id, p_correlation_id, p_now);
 end $$;
 
--- The order of a deduction: the original's row once more, at the deduction's price. Key, status, generated columns and what a
--- function fills in by default (times, numbers) are left to the table, and so are columns that must be unique.
+-- The order of a deduction: the original's row once more, of the same owner, at the deduction's price. Key, status, generated
+-- columns and what a function fills in by default (times, numbers) are left to the table, and so are columns that must be unique.
 create function shouyin.copy_order(p_binding_id smallint, p_order_id bigint, p_price_fen bigint) returns bigint
   language plpgsql as $$
 declare
@@ -292,7 +310,7 @@ begin
   from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   where a.attrelid = feature.order_table and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
     and a.attidentity = '' and a.attname <> feature.key_column
-    and case when a.attname = feature.amount_column then true
+    and case when a.attname in (feature.amount_column, feature.owner_column) then true
       when feature.cycle_order_columns is not null then a.attname = any(feature.cycle_order_columns)
       else a.attname is distinct from feature.status_column
         and (d.adbin is null or pg_get_expr(d.adbin, d.adrelid) !~* '\(|current_|localtime|session_user')
@@ -326,9 +344,12 @@ begin
   if due.payment_id is not null and due.payment_id is distinct from due.settled_payment_id then refusal := 'UNSETTLED'; return; end if;
   -- The table is that of the order it began with, which need not be the one that is bound now.
   select b.amount_column is not null into strict priced from shouyin.binding b where b.binding_id = cycle.binding_id;
-  execute format('select o.owner, o.amount_fen::numeric as amount_fen from shouyin.bound_order_%s o where o.id = $1'
-    || ' for no key update', cycle.binding_id) into bound using p_order_id;
-  if bound is null then refusal := 'ORDER_NOT_FOUND'; return; end if;
+  execute format('select o.id, o.owner, o.amount_fen::numeric as amount_fen,'
+    || ' (select f.owner from shouyin.bound_order_%1$s f where f.id = $2) as payer'
+    || ' from shouyin.bound_order_%1$s o where o.id = $1 for no key update', cycle.binding_id)
+  into bound using p_order_id, cycle.order_id;
+  if bound.id is null then refusal := 'ORDER_NOT_FOUND'; return; end if;
+  if due.status = 'WAITING' and bound.owner is distinct from bound.payer then refusal := 'ORDER_OF_ANOTHER_OWNER'; return; end if;
   order_amount_fen := bound.amount_fen;
   if priced and bound.amount_fen is distinct from due.price_fen then refusal := 'AMOUNT_MISMATCH'; return; end if;
   if p_order_id = cycle.order_id or exists (
@@ -342,11 +363,11 @@ begin
   insert into shouyin.payment (binding_id, order_id, owner, merchant_account_id, provider, method, amount_fen, subject, out_trade_no,
     created_by, input_hash, correlation_id, expires_at, created_at, updated_at, cycle_payment_id, deduction_id)
   values (cycle.binding_id, p_order_id, bound.owner, cycle.merchant_account_id, cycle.provider, cycle.method, due.price_fen, cycle.subject,
-    due.number || to_char(due.attempts + 1, case when due.attempts < 999 then 'FM000' else 'FM999999' end), cycle.created_by, '',
-    cycle.correlation_id, p_expires_at, p_now, p_now, cycle.id, due.id)
+    due.number || to_char(due.attempts + 1, 'FM999000'), cycle.created_by, '', cycle.correlation_id, p_expires_at, p_now, p_now,
+    cycle.id, due.id)
   returning id into payment_id;
   update shouyin.deduction d set status = 'CHARGING', order_id = p_order_id, payment_id = open_attempt.payment_id,
-    attempts = d.attempts + 1, calls = 0, attempt_at = '-infinity', updated_at = p_now
+    attempts = d.attempts + 1, calls = 0, attempt_at = p_now, updated_at = p_now
   where d.id = due.id;
   insert into shouyin.event (kind, payment_id, cycle_payment_id, deduction_id, order_id, correlation_id, created_at)
   values ('payment.created', payment_id, cycle.id, due.id, p_order_id, cycle.correlation_id, p_now);

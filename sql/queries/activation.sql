@@ -34,10 +34,6 @@ order by a.attnum;
 -- One activation at a time.
 select pg_advisory_xact_lock(5346700003);
 
--- name: binding
--- What the built-in flows know of a payment's table, whether it is bound now or was. $1 binding
-select status_column, paid_status, failed_status, refunded_status from shouyin.binding where binding_id = $1;
-
 -- name: bind
 -- See shouyin.bind_order_table.
 select drop_guarded, binding_id from shouyin.bind_order_table($1::bigint::oid::regclass, $2, $3, $4, $5, $6);

@@ -18,20 +18,21 @@ from shouyin.cycle_payment c join shouyin.activation a on a.binding_id = c.bindi
 where c.created_by = $1 and c.idempotency_key = $2;
 
 -- name: find
+-- Here and below the version counts the changes of its payments, too: who watches a cycle sees its payments with it.
 select id, binding_id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
   external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,
   plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action, return_url, first_payment_id,
   created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at, valid_until, check_at, check_attempts,
-  version
-from shouyin.cycle_payment where id = $1;
+  version + (select coalesce(sum(p.version), 0) from shouyin.payment p where p.cycle_payment_id = c.id)::integer as version
+from shouyin.cycle_payment c where id = $1;
 
 -- name: by_ids
 select id, binding_id, order_id, owner, payer, merchant_account_id, provider, method, scene, subject, price_fen, ceiling_fen, interval_days,
   external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,
   plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action, return_url, first_payment_id,
   created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at, valid_until, check_at, check_attempts,
-  version
-from shouyin.cycle_payment where id = any($1::bigint[]);
+  version + (select coalesce(sum(p.version), 0) from shouyin.payment p where p.cycle_payment_id = c.id)::integer as version
+from shouyin.cycle_payment c where id = any($1::bigint[]);
 
 -- name: of_payer
 -- Newest first. Leans on cycle_payment_by_payer. $1 the payer, $2 ids below this or null, $3 how many
@@ -39,8 +40,8 @@ select id, binding_id, order_id, owner, payer, merchant_account_id, provider, me
   external_agreement_no, agreement_no, payer_id, status, suspended_for, ending, first_deduction_on, next_deduction_on, plan_on,
   plan_changes, deductions, paid_deductions, failed_dates, open_deduction_id, failure, action, return_url, first_payment_id,
   created_by, correlation_id, expires_at, created_at, updated_at, signed_at, ended_at, valid_until, check_at, check_attempts,
-  version
-from shouyin.cycle_payment where payer = $1 and ($2::bigint is null or id < $2)
+  version + (select coalesce(sum(p.version), 0) from shouyin.payment p where p.cycle_payment_id = c.id)::integer as version
+from shouyin.cycle_payment c where payer = $1 and ($2::bigint is null or id < $2)
 order by id desc limit $3;
 
 -- name: lock_by_numbers
@@ -97,33 +98,43 @@ insert into shouyin.event (kind, cycle_payment_id, order_id, correlation_id, cre
 select 'cycle.started', id, order_id, correlation_id, $8 from signed
 returning cycle_payment_id as id;
 
--- name: note_agreement
--- Under which number the provider ends it. $1 id, $2 agreement_no, $3 payer_id
-update shouyin.cycle_payment set agreement_no = coalesce($2, agreement_no), payer_id = coalesce($3, payer_id)
-where id = $1
+-- name: unwanted
+-- Signed after it was over here: the provider is to end it, under its number. $1 id, $2 agreement_no, $3 payer_id, $4 now
+update shouyin.cycle_payment
+set agreement_no = coalesce($2, agreement_no), payer_id = coalesce($3, payer_id), ending = true,
+  check_at = case when ending then check_at else $4 end, check_attempts = case when ending then check_attempts else 0 end,
+  updated_at = $4
+where id = $1 and status in ('CANCELLED', 'EXPIRED')
 returning id;
 
 -- name: refresh
--- What the provider says of an agreement that is in force. $1 id, $2 agreement_no, $3 payer_id, $4 valid_until, $5 plan_on,
--- $6 now, $7 check_at
-update shouyin.cycle_payment
+-- What the provider says of an agreement that is in force. While it has a deduction in hand its plan may have moved on for that
+-- already, which `deduction.paid` does here. $1 id, $2 agreement_no, $3 payer_id, $4 valid_until, $5 plan_on, $6 now, $7 check_at
+update shouyin.cycle_payment c
 set agreement_no = coalesce($2, agreement_no), payer_id = coalesce($3, payer_id), valid_until = coalesce($4, valid_until),
-  plan_on = coalesce($5, plan_on), updated_at = $6, check_at = $7, check_attempts = 0
+  plan_on = case when exists (
+      select from shouyin.deduction d join shouyin.payment p on p.id = d.payment_id
+      where d.id = c.open_deduction_id and p.status in ('PENDING', 'SUCCESSFUL'))
+    then plan_on else coalesce($5, plan_on) end,
+  updated_at = $6, check_at = $7, check_attempts = 0
 where id = $1 and status in ('ACTIVE', 'SUSPENDED')
 returning id;
 
 -- name: finish
--- Over. An open deduction is looked at once more: nothing new is taken, and what is under way is seen to its end.
--- $1 id, $2 CANCELLED or EXPIRED, $3 by whom, $4 ended_at, $5 now, $6 when it is looked at once more, null where it is known
--- that nobody can sign it
+-- Over. An open deduction is looked at once more, but not while a worker may have it in hand: nothing new is taken, and what is
+-- under way is seen to its end. Cancelled before it was signed it is asked about when nobody can sign it any more.
+-- $1 id, $2 CANCELLED or EXPIRED, $3 by whom, $4 ended_at, $5 now
 with over as (
   update shouyin.cycle_payment
   set status = $2, ending = false, suspended_for = null, ended_at = coalesce($4::timestamptz, $5::timestamptz), next_deduction_on = null,
-    notice_on = null, action = null, updated_at = $5, check_at = $6, check_attempts = 0
+    notice_on = null, action = null, updated_at = $5,
+    check_at = case when $2 = 'CANCELLED' and agreement_no is null and expires_at > $5 then expires_at + interval '10 minutes' end
   where id = $1 and status in ('PENDING', 'ACTIVE', 'SUSPENDED')
   returning id, order_id, correlation_id, open_deduction_id
 ), woken as (
-  update shouyin.deduction d set attempt_at = '-infinity' from over where d.id = over.open_deduction_id
+  update shouyin.deduction d
+  set attempt_at = case when d.calls > 0 and d.attempt_at > $5 then least(d.attempt_at, $5 + interval '3 minutes') else '-infinity' end
+  from over where d.id = over.open_deduction_id
   returning d.id
 )
 insert into shouyin.event (kind, cycle_payment_id, order_id, details, correlation_id, created_at)
@@ -133,15 +144,16 @@ from over
 returning cycle_payment_id as id;
 
 -- name: stop
--- We want it ended: from now on nothing is deducted, and the provider is asked until it has ended it. Also one that was signed
--- after it was cancelled here. $1 id, $2 now
+-- We want it ended: from now on nothing is deducted, and the provider is asked until it has ended it. $1 id, $2 now
 with stopped as (
   update shouyin.cycle_payment
   set ending = true, notice_on = null, check_at = $2, check_attempts = 0, updated_at = $2
-  where id = $1 and not ending
+  where id = $1 and status in ('PENDING', 'ACTIVE', 'SUSPENDED') and not ending
   returning id, open_deduction_id
 ), woken as (
-  update shouyin.deduction d set attempt_at = '-infinity' from stopped where d.id = stopped.open_deduction_id
+  update shouyin.deduction d
+  set attempt_at = case when d.calls > 0 and d.attempt_at > $2 then least(d.attempt_at, $2 + interval '3 minutes') else '-infinity' end
+  from stopped where d.id = stopped.open_deduction_id
   returning d.id
 )
 select id from stopped;
@@ -199,18 +211,19 @@ returning id;
 -- name: announce
 -- The coming deductions of which payers are told: once per due date. Leans on cycle_payment_to_announce. $1 today, $2 now,
 -- $3 how many
-with coming as (
-  update shouyin.cycle_payment
-  set notice_on = null
-  where id = any (array(
-    select id from shouyin.cycle_payment
-    where status = 'ACTIVE' and not ending and notice_on <= $1
-    order by notice_on, id limit $3 for no key update skip locked))
-  returning id, order_id, correlation_id, next_deduction_on, price_fen
+with due as (
+  select id, announced_on is distinct from next_deduction_on as is_news from shouyin.cycle_payment
+  where status = 'ACTIVE' and not ending and notice_on <= $1
+  order by notice_on, id limit $3 for no key update skip locked
+), coming as (
+  update shouyin.cycle_payment c
+  set notice_on = null, announced_on = c.next_deduction_on
+  where c.id = any (array(select id from due))
+  returning c.id, c.order_id, c.correlation_id, c.next_deduction_on, c.price_fen
 ), told as (
   insert into shouyin.event (kind, cycle_payment_id, order_id, details, correlation_id, created_at)
   select 'cycle.upcoming', id, order_id, jsonb_build_object('due_on', next_deduction_on, 'price_fen', price_fen), correlation_id, $2
-  from coming where next_deduction_on > $1
+  from coming join due using (id) where next_deduction_on > $1 and is_news
 )
 select id from coming;
 

@@ -28,7 +28,8 @@ with due as (
     next_deduction_on = c.next_deduction_on + c.interval_days,
     notice_on = case when $5::integer > 0 then c.next_deduction_on + c.interval_days - $5::integer end, updated_at = $2
   from due left join opened o on o.cycle_payment_id = due.id
-  where c.id = due.id
+  -- said twice: as an array it is looked up in the index, whatever number of rows the planner thinks are due
+  where c.id = due.id and c.id = any(array(select due.id from due))
   returning c.id
 ), happened as (
   insert into shouyin.event (kind, cycle_payment_id, deduction_id, order_id, correlation_id, created_at)
@@ -62,17 +63,20 @@ select refusal, order_amount_fen, payment_id from shouyin.open_attempt($1, $2, $
 select shouyin.copy_order(c.binding_id, c.order_id, $2) as id from shouyin.cycle_payment c where c.id = $1;
 
 -- name: claim_due
--- Takes deductions to work on, for $2 (the lease) at most $3, none of a merchant account that is held. Leans on deduction_to_do.
+-- Takes deductions to work on, for $2 (the lease) at most $3. Of a merchant account that is held only those that were woken:
+-- money has come, or their cycle is over. Leans on deduction_to_do.
 with taken as (
   update shouyin.deduction
   set attempt_at = $2, calls = calls + 1
   where id = any (array(
     select d.id from shouyin.deduction d
-    where d.attempt_at <= $1 and not exists (
-      select from shouyin.deduction_hold h where h.merchant_account_id = d.merchant_account_id and h.held_until > $1)
+    where d.attempt_at <= $1 and (
+      d.attempt_at = '-infinity'
+      or not exists (
+        select from shouyin.deduction_hold h where h.merchant_account_id = d.merchant_account_id and h.held_until > $1))
     order by d.attempt_at, d.id limit $3 for no key update skip locked))
-  returning id, cycle_payment_id, due_on, sequence, price_fen, status, order_id, payment_id, attempts, tries, settled_payment_id,
-    calls, attempt_at
+  returning id, cycle_payment_id, due_on, sequence, price_fen, status, order_id, payment_id, attempts, tries,
+    settled_payment_id, calls, attempt_at
 )
 select t.id, t.cycle_payment_id, t.due_on, t.sequence, t.price_fen, t.status, t.order_id, t.payment_id, t.attempts, t.tries,
   t.settled_payment_id, t.calls, t.attempt_at, c.status as cycle_status, c.ending, c.agreement_no, c.external_agreement_no, c.scene,
@@ -102,8 +106,11 @@ where d.id = $1 for no key update of d;
 -- name: paid
 -- The provider has moved its plan on by an interval, and somebody who asked about the agreement meanwhile may have read so
 -- already: a plan that stands nearer to the next date than to the day of this payment is not moved again.
--- $1 id, $2 the payment that took it, $3 now, $4 when the agreement, which is alive as it seems, is asked about next
-with done as (
+-- $1 id, $2 the payment that took it, $3 now, $4 when the agreement, which is alive as it seems, is asked about next, $5 a
+-- merchant account that is held no longer, or null
+with released as (
+  delete from shouyin.deduction_hold where merchant_account_id = $5
+), done as (
   update shouyin.deduction
   set status = 'PAID', payment_id = $2, settled_payment_id = $2, attempt_at = null, failure = null, updated_at = $3, finished_at = $3
   where id = $1 and status <> 'PAID'
@@ -164,20 +171,21 @@ where d.id = $1 and d.status = 'CHARGING' and d.payment_id = $2
 returning d.id;
 
 -- name: skip
--- The cycle does not go on, and no money of this date was or will be taken. $1 id, $2 the status it has, $3 now
+-- Nothing was or will be taken for this date, and nobody failed to pay. $1 id, $2 the status it has, $3 why or null,
+-- $4 now
 with done as (
   update shouyin.deduction
-  set status = 'SKIPPED', settled_payment_id = payment_id, attempt_at = null, updated_at = $3, finished_at = $3
+  set status = 'SKIPPED', settled_payment_id = payment_id, attempt_at = null, failure = coalesce($3, failure), updated_at = $4, finished_at = $4
   where id = $1 and status = $2
   returning id, cycle_payment_id, order_id
 ), counted as (
   update shouyin.cycle_payment c
-  set open_deduction_id = case when c.open_deduction_id = done.id then null else c.open_deduction_id end, updated_at = $3
+  set open_deduction_id = case when c.open_deduction_id = done.id then null else c.open_deduction_id end, updated_at = $4
   from done where c.id = done.cycle_payment_id
   returning c.id, c.correlation_id
 )
 insert into shouyin.event (kind, cycle_payment_id, deduction_id, order_id, correlation_id, created_at)
-select 'deduction.skipped', done.cycle_payment_id, done.id, done.order_id, counted.correlation_id, $3
+select 'deduction.skipped', done.cycle_payment_id, done.id, done.order_id, counted.correlation_id, $4
 from done, counted
 returning deduction_id as id;
 
@@ -201,7 +209,3 @@ insert into shouyin.deduction_hold as h (merchant_account_id, held_until, failur
 values ($1, $2, $3, $4)
 on conflict (merchant_account_id) do update set held_until = excluded.held_until, failure = excluded.failure
 returning since = $4 as began;
-
--- name: release
--- A deduction went through: the merchant's contract is in order. $1 account
-delete from shouyin.deduction_hold where merchant_account_id = $1 returning merchant_account_id;

@@ -1,17 +1,18 @@
--- name: waiting_events
--- Takes events that became no flow runs yet. Leans on event_undispatched. $1 how many
-select id, kind, payment_id from shouyin.event where dispatched_at is null order by id limit $1 for update skip locked;
-
--- name: add_runs
--- One run per event and flow, however often this is asked; due at once. $1 event ids, $2 flows, $3 triggers, $4 now
-insert into shouyin.flow_run (event_id, flow, trigger, due_at, created_at)
-select event_id, flow, trigger, '-infinity', $4
-from unnest($1::bigint[], $2::text[], $3::text[]) as run (event_id, flow, trigger)
-on conflict (event_id, flow) do nothing
-returning id;
-
--- name: mark_dispatched
-update shouyin.event set dispatched_at = $2 where id = any($1::bigint[]) returning id;
+-- name: dispatch
+-- Turns events that became no flow runs yet into one run per event and flow, due at once; however often this is asked, and
+-- beside itself. Leans on event_undispatched. $1 how many events, $2 kinds of events, $3 the flows that each fires, $4 their
+-- triggers, $5 now
+with waiting as (
+  select id, kind from shouyin.event where dispatched_at is null order by id limit $1 for update skip locked
+), added as (
+  insert into shouyin.flow_run (event_id, flow, trigger, due_at, created_at)
+  select waiting.id, fires.flow, fires.trigger, '-infinity', $5
+  from waiting join unnest($2::text[], $3::text[], $4::text[]) with ordinality as fires (kind, flow, trigger, place)
+    on fires.kind = waiting.kind
+  order by waiting.id, fires.place
+  on conflict (event_id, flow) do nothing
+)
+update shouyin.event set dispatched_at = $5 where id = any(array(select id from waiting)) returning id;
 
 -- name: claim_due
 -- Takes due runs until $2 (the lease), at most $3. Leans on flow_run_due.
@@ -23,15 +24,17 @@ returning id, flow, attempts;
 
 -- name: lock
 -- The run and what it is about, for the transaction in which it takes effect, and that transaction's number. No row:
--- already done.
+-- already done. `order_amount` is one element, the amount of a payment's order as it stands now; null without an order.
 select r.id, r.flow, r.trigger, r.attempts, e.id as event_id, e.kind, e.details, e.correlation_id, e.order_id as event_order_id,
   p.id as payment_id, p.binding_id, p.order_id,
-  b.order_table::text as order_table, p.status, p.method, p.amount_fen, p.paid_amount_fen,
+  b.order_table::text as order_table, b.status_column, b.paid_status, b.failed_status, b.refunded_status, p.status, p.method, p.amount_fen, p.paid_amount_fen,
   p.refunded_amount_fen, p.out_trade_no, p.transaction_id, p.late, p.paid_at, pg_current_xact_id()::text as transaction,
   e.refund_id, f.status as refund_status, f.amount_fen as refund_amount_fen, f.out_refund_no, f.reason,
   e.cycle_payment_id, c.order_id as cycle_order_id, c.status as cycle_status, c.price_fen as cycle_price_fen, c.subject,
   c.next_deduction_on, e.deduction_id, d.due_on, d.sequence, d.price_fen as deduction_price_fen,
-  d.failure as deduction_failure
+  d.failure as deduction_failure, b.amount_column is not null as priced,
+  case r.trigger when 'payment' then (
+    select array[o.amount_fen] from shouyin.orders_of(p.binding_id, array[p.order_id]) o) end as order_amount
 from shouyin.flow_run r
 join shouyin.event e on e.id = r.event_id
 left join shouyin.payment p on p.id = e.payment_id
@@ -41,12 +44,6 @@ left join shouyin.binding b on b.binding_id = coalesce(p.binding_id, c.binding_i
 left join shouyin.deduction d on d.id = e.deduction_id
 where r.id = $1 and r.status = 'WAITING'
 for no key update of r;
-
--- name: order_amount
--- The order's amount as it stands now, and whether orders have amounts of their own at all. $1 binding, $2 order
-select o.amount_fen, b.amount_column is not null as priced
-from shouyin.binding b cross join lateral shouyin.orders_of(b.binding_id, array[$2::bigint]) o
-where b.binding_id = $1;
 
 -- name: done
 -- $1 id, $2 now, $3 the transaction that `lock` began in. No row: this is another one, because the flow ended that.

@@ -52,8 +52,10 @@ select kind, total from (
   select 'announcements', count(*) from shouyin.cycle_payment where status = 'ACTIVE' and not ending and notice_on <= $5
   union all
   select 'deductions', count(*) from shouyin.deduction d
-  where d.attempt_at <= $1 and not exists (
-    select from shouyin.deduction_hold h where h.merchant_account_id = d.merchant_account_id and h.held_until > $1)
+  where d.attempt_at <= $1 and (
+    d.attempt_at = '-infinity'
+    or not exists (
+      select from shouyin.deduction_hold h where h.merchant_account_id = d.merchant_account_id and h.held_until > $1))
   union all
   select 'plan', count(*)
   from shouyin.activation a

@@ -288,7 +288,7 @@ async def test_processes_that_run_while_a_table_is_bound_go_on(unbound: Runtime)
     async def use_all() -> None:
         assert await unbound.payments.orders([1]) is not None
         async with unbound.db.transaction() as tx:
-            await tx.one("flow.order_amount", 1, 1)
+            await tx.all("order.of_payments", [1], [1])
             await tx.all("order.by_ids", [1])
             await tx.one("activation.find")
 

@@ -110,6 +110,20 @@ async def test_a_page_watches_from_the_signature_to_the_end(counter: Counter) ->
     assert mine["data"]["myCyclePayments"] == [{"id": started["id"], "status": "CANCELLED"}]
 
 
+async def test_a_page_sees_the_first_payment_arrive_after_the_signature(counter: Counter) -> None:
+    club = counter.club
+    started = (await counter.start(payNow=True))["data"]["startCyclePayment"]
+    (payment,) = await club.payments(await club.runtime.cycles.reload(int(started["id"])))
+    async with counter.watched(started["id"]) as events:
+        await counter.sign(started["id"])
+        active = await until(events, lambda row: row["status"] == "ACTIVE")
+        assert [row["status"] for row in active["payments"]] == ["PENDING"]
+        await club.market.control("POST", f"/trades/{payment.out_trade_no}/pay", sign=False)
+        await club.settle()
+        paid = await until(events, lambda row: row["payments"][0]["status"] == "SUCCESSFUL")
+        assert paid["version"] > active["version"]
+
+
 async def test_paying_now_gives_one_link_for_both(counter: Counter) -> None:
     started = (await counter.start(payNow=True))["data"]["startCyclePayment"]
     assert started["action"]["__typename"] == "QrCode"

@@ -12,7 +12,7 @@ from typing import Final
 
 import uvloop
 
-from tests.bench import commits, create, inbox, live
+from tests.bench import commits, create, deductions, inbox, live
 from tests.bench.figures import Figure, machine, table
 from tests.bench.scale import BRIEF, FULL, Scale
 from tests.bench.site import Site, open_site
@@ -26,6 +26,9 @@ BENCHES: Final[Mapping[str, Measure]] = {
     "memory": live.measure_memory,
     "statements": live.measure_statements,
     "commits": commits.measure,
+    "claims": deductions.measure_claims,
+    "day": deductions.measure_day,
+    "month": deductions.measure_month,
 }
 
 

@@ -2,12 +2,16 @@
 
 club.start      a cycle payment, as a page starts one
 club.sign       the payer signs it at the sandbox
-club.day        moves both clocks to an hour of a later day, Shanghai's time, and lets everything due happen
+club.at         moves both clocks to an hour of a later day, Shanghai's time, and lets everything due happen
+club.work_with  goes on with a worker that has other settings, or flows of its own
 """
 
-from dataclasses import dataclass
+import sys
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -17,13 +21,16 @@ from app.clock import SHANGHAI
 from app.cycles.actions import StartCyclePayment
 from app.cycles.model import CyclePayment, Deduction
 from app.payments.model import Payment
-from app.runtime import Runtime
+from app.runtime import Runtime, open_runtime
 from tests.fixtures.market import Market
 from tests.fixtures.shop import BUYER
 
 SCENE = "INDUSTRY|DIGITAL_MEDIA"
 # Before and after the hour of deductions.
 EARLY, LATE = time(8), time(9, 1)
+DEDUCT = "alipay.trade.pay"
+ASK, UNSIGN = "alipay.user.agreement.query", "alipay.user.agreement.unsign"
+_FLOWS = "flows_of_a_club"
 
 
 @dataclass
@@ -31,10 +38,35 @@ class Club:
     """See the module."""
 
     market: Market
+    worker: Runtime | None = None
+    seen: list[Any] = field(default_factory=list)
 
     @property
     def runtime(self) -> Runtime:
-        return self.market.shop.runtime
+        return self.worker or self.market.shop.runtime
+
+    async def work_with(self, *flows: Callable[[Any, Any], Awaitable[Any]], **deductions: Any) -> None:
+        """From now on another worker does everything: with these flows, and these settings of deductions."""
+        config = self.market.shop.config
+        if flows:
+            module = types.ModuleType(_FLOWS)
+            for flow in flows:
+                flow.__module__ = _FLOWS
+                setattr(module, cast(types.FunctionType, flow).__name__, flow)
+            sys.modules[_FLOWS] = module
+            config = replace(config, flows=_FLOWS)
+        config = replace(config, deductions=replace(config.deductions, **deductions))
+        self.worker = await open_runtime(config, clock=self.market.shop.clock, run_flows=True, realtime=False)
+        self.market.shop.opened.append(self.worker)
+        self.market.notified = self.worker
+
+    def deafen(self) -> None:
+        """No notice reaches us any more: whatever we learn, we asked for."""
+        self.market.deaf = True
+
+    def hear(self) -> None:
+        """Notices reach us again; the sandbox repeats those that did not."""
+        self.market.deaf = False
 
     @property
     def connection(self) -> "asyncpg.Connection[asyncpg.Record]":
@@ -86,9 +118,13 @@ class Club:
         """Started and signed."""
         return await self.sign(await self.start(caller, **fields))
 
+    async def cancel(self, cycle: CyclePayment, caller: Principal = BUYER) -> CyclePayment:
+        """Cancelled here."""
+        return await self.runtime.cycles.cancel(caller, cycle.id, correlation_id="c-x")
+
     async def settle(self) -> None:
         """Everything that is due, done."""
-        await self.market.shop.settle()
+        await self.market.shop.settle(self.runtime)
 
     async def find(self, cycle: CyclePayment) -> CyclePayment:
         """As it is now."""
@@ -116,11 +152,28 @@ class Club:
         (found,) = (await self.market.control("GET", path))["agreements"]
         return dict(found)
 
+    async def status_there(self, cycle: CyclePayment) -> str:
+        """The provider's own word for it."""
+        return str((await self.agreement(cycle))["status"])
+
     async def taken(self, cycle: CyclePayment) -> list[str]:
         """The provider's truth about money: the numbers of this cycle's trades that are paid."""
         numbers = {payment.out_trade_no for payment in await self.payments(cycle)}
         trades = (await self.market.control("GET", "/trades"))["trades"]
         return [trade["out_trade_no"] for trade in trades if trade["paid"] and trade["out_trade_no"] in numbers]
+
+    async def last(self, cycle: CyclePayment) -> tuple[Deduction, list[Payment]]:
+        """The newest deduction with its attempts."""
+        deduction = (await self.deductions(cycle))[-1]
+        return deduction, [payment for payment in await self.payments(cycle) if payment.deduction_id == deduction.id]
+
+    async def calls(self, method: str) -> int:
+        """How often the provider was called so."""
+        return int((await self.market.control("GET", f"/calls?method={method}"))["total"])
+
+    async def fault(self, kind: str, method: str = DEDUCT, **options: Any) -> None:
+        """What the next call runs into."""
+        await self.market.control("POST", "/faults", method=method, kind=kind, **options)
 
     async def policy(self, answer: str, **options: Any) -> None:
         """What the provider answers to deductions from now on."""
@@ -132,6 +185,11 @@ class Club:
         await self.market.advance(to - self.runtime.clock.now())
         await self.settle()
 
+    async def later(self, by: timedelta) -> None:
+        """Moves both clocks, and lets everything due happen."""
+        await self.market.advance(by)
+        await self.settle()
+
     async def days(self, count: int, hour: time = LATE) -> None:
         """Lives through so many days, one by one."""
         for _ in range(count):
@@ -139,8 +197,19 @@ class Club:
 
 
 @pytest.fixture
-async def club(market: Market) -> Club:
+async def club(standing_market: Market) -> AsyncIterator[Club]:
     """A club of this test's own, on a morning before the hour of deductions."""
+    await standing_market.clear()
+    made = Club(standing_market)
+    await made.at(made.today() + timedelta(days=1), EARLY)
+    yield made
+    sys.modules.pop(_FLOWS, None)
+
+
+@pytest.fixture
+async def own_club(market: Market) -> AsyncIterator[Club]:
+    """A club on a market of its own, for tests that bind other tables."""
     made = Club(market)
     await made.at(made.today() + timedelta(days=1), EARLY)
-    return made
+    yield made
+    sys.modules.pop(_FLOWS, None)

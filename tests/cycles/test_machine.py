@@ -191,7 +191,7 @@ class World:
             await self.market.control("POST", f"/notifications/{notice['notify_id']}/resend", times=2, concurrent=True)
 
     def listen(self, which: int | None) -> None:
-        self.market.notified = Deaf() if which is None else self.processes[which]  # type: ignore[assignment]
+        self.market.notified = Deaf() if which is None else self.processes[which]  # type: ignore[assignment]  # nobody hears
 
     async def step(self, kind: str, process: Runtime) -> None:
         await work_of(process)[kind]()

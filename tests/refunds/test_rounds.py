@@ -12,9 +12,6 @@ that many. `REFUND_SEED` chooses the rounds; a failure prints its own.
 import asyncio
 import os
 import random
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,14 +27,13 @@ from redis.asyncio import Redis as RedisClient
 from app.activation.permissions import Reach
 from app.auth import issue_token
 from app.clock import Clock
-from app.config import Config
-from app.local.children import collect, spawn, stop, tail
 from app.local.postgres import free_port
 from app.local.redis import Redis
 from app.payments.model import Payment
 from app.runtime import open_runtime
 from app.sandbox.accounts import load_or_create_accounts
 from tests.fixtures.market import Market
+from tests.fixtures.parts import CLI, Part, environ_of, sandbox_part, stop_parts
 from tests.fixtures.shop import ADMIN, BINDING, BUYER, Shop, config_for, make_orders
 from tests.payments.ways import Way
 from tests.refunds.conftest import CALLS, CLERK, SOME, interface
@@ -46,8 +42,6 @@ ROUNDS: Final = int(os.environ.get("REFUND_ROUNDS", "4"))
 SEED: Final = int(os.environ.get("REFUND_SEED", str(random.randrange(10**6))))
 _SERVERS: Final = 3
 _CONCURRENT: Final = 50
-_ROOT: Final = Path(__file__).resolve().parent.parent.parent
-_READY_S: Final = 60.0
 _SETTLED_S: Final = 30.0
 _WAYS: Final = [way for way in SOME if way.mode in ("public_key", "v3", "v2")]
 
@@ -57,12 +51,6 @@ mutation Refund($input: RefundPaymentInput!) {
 }
 """
 SYNC = "mutation Sync($id: ID!) { syncRefund(id: $id) { id status } }"
-SANDBOX = """
-import sys
-from pathlib import Path
-from app.sandbox.main import serve
-serve("127.0.0.1", int(sys.argv[1]), Path(sys.argv[2]), f"http://127.0.0.1:{sys.argv[1]}")
-"""
 # Both sums and all rows of one moment.
 OURS = """
 select p.refunded_amount_fen, p.reserved_refund_fen, p.paid_amount_fen, r.out_refund_no, r.amount_fen, r.status
@@ -74,43 +62,11 @@ REFUSED = {"REFUND_EXCEEDS_PAYMENT", "PAYMENT_NOT_REFUNDABLE"}
 
 
 @dataclass
-class Child:
-    """A process of the site, which may be killed and started again."""
-
-    name: str
-    command: list[str]
-    environ: dict[str, str]
-    log: Path
-    process: "subprocess.Popen[bytes] | None" = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as output:
-            self.process = spawn(self.command, log=output, environ=self.environ, cwd=_ROOT)
-
-    def kill(self) -> None:
-        """As a machine that loses its power."""
-        assert self.process is not None
-        stop(self.process, signal.SIGKILL, grace_s=10)
-
-    async def ready(self, url: str, http: httpx.AsyncClient) -> None:
-        async with asyncio.timeout(_READY_S):
-            while True:
-                assert self.process is not None
-                assert self.process.poll() is None, f"{self.name} ended while starting: {tail(self.log)}"
-                try:
-                    if (await http.get(url)).status_code == 200:
-                        return
-                except httpx.TransportError:
-                    pass
-                await asyncio.sleep(0.05)
-
-
-@dataclass
 class Site:
     """Servers, their worker, and the provider. `market` makes payments from this process; refunds go over HTTP."""
 
     market: Market
-    servers: list[Child]
+    servers: list[Part]
     origins: list[str]
     http: httpx.AsyncClient
     headers: dict[str, str]
@@ -143,30 +99,6 @@ class Site:
         return list(rows)
 
 
-def _stop_all(children: list[Child]) -> None:
-    running = [child.process for child in children if child.process is not None and child.process.poll() is None]
-    for process in running:
-        process.send_signal(signal.SIGTERM)
-    for process in running:
-        collect(process, grace_s=15)
-
-
-def _environ(config: Config, port: int) -> dict[str, str]:
-    assert config.jwt_secret is not None
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR", "HOME") if name in os.environ}
-    return kept | {
-        "DATABASE_URL": config.database_url,
-        "REDIS_URL": config.redis_url,
-        "PUBLIC_URL": config.public_url,
-        "SANDBOX_URL": config.sandbox_url or "",
-        "MASTER_KEYS": "test:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
-        "JWT_SECRET": config.jwt_secret.reveal(),
-        "SHOUYIN_HOME": str(config.home),
-        "SHUTDOWN_GRACE_S": "0",
-        "PORT": str(port),
-    }
-
-
 @asynccontextmanager
 async def open_site(database_url: str, redis_url: str, home: Path, sandbox_home: Path) -> AsyncIterator[Site]:
     """Starts everything; ends all of it whatever happens."""
@@ -175,20 +107,19 @@ async def open_site(database_url: str, redis_url: str, home: Path, sandbox_home:
     sandbox_url = f"http://127.0.0.1:{sandbox_port}"
     origins = [f"http://127.0.0.1:{port}" for port in ports]
     config = config_for(database_url, redis_url, home, SANDBOX_URL=sandbox_url, PUBLIC_URL=origins[0])
-    cli = [sys.executable, "-m", "app.cli"]
-    kept = _environ(config, sandbox_port)
-    sandbox = Child(
-        "sandbox", [sys.executable, "-c", SANDBOX, str(sandbox_port), str(sandbox_home)], kept, home / "s.log"
-    )
-    servers = [Child(f"server-{port}", [*cli, "serve"], _environ(config, port), home / f"{port}.log") for port in ports]
-    worker = Child("worker", [*cli, "worker"], kept, home / "worker.log")
+    kept = environ_of(config, sandbox_port)
+    sandbox = sandbox_part(sandbox_port, sandbox_home, kept, home / "s.log")
+    servers = [
+        Part(f"server-{port}", [*CLI, "serve"], environ_of(config, port), home / f"{port}.log") for port in ports
+    ]
+    worker = Part("worker", [*CLI, "worker"], kept, home / "worker.log")
     connection = await make_orders(database_url)
     async with AsyncExitStack() as closing:
         closing.push_async_callback(connection.close)
-        children = [sandbox, *servers, worker]
-        closing.callback(_stop_all, children)
-        for child in children:
-            child.start()
+        parts = [sandbox, *servers, worker]
+        closing.callback(stop_parts, parts)
+        for part in parts:
+            part.start()
         http = await closing.enter_async_context(
             httpx.AsyncClient(trust_env=False, timeout=60, limits=httpx.Limits(max_connections=200))
         )

@@ -113,6 +113,7 @@ async def stack(
             "DEMO": "1",
             "GRAPHIQL": "1",
             "INTROSPECTION": "1",
+            "TEST_CLOCK": "1",
             "SHUTDOWN_GRACE_S": "0",
             "PROVIDER_TIMEOUT_S": "2",
         }

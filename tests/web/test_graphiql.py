@@ -1,7 +1,10 @@
 """GraphiQL in a real browser: served by the app alone, its examples ready to press, subscriptions live."""
 
+import json
 import os
 from pathlib import Path
+
+import httpx
 
 from tests.web.browser import Browser, Page
 from tests.web.conftest import Stack
@@ -25,7 +28,7 @@ async def test_examples_run_and_a_subscription_follows_a_payment_to_its_end(
     stack: Stack, browser: Browser, tmp_path: Path
 ) -> None:
     page = await browser.open(f"{stack.url}/graphql")
-    await page.wait("document.querySelectorAll('.graphiql-tab').length === 12 && document.querySelector('.view-line')")
+    await page.wait("document.querySelectorAll('.graphiql-tab').length === 16 && document.querySelector('.view-line')")
     await page.press(RUN)
     await page.wait(f"{RESPONSE}.includes('青瓷茶杯')")
 
@@ -50,7 +53,7 @@ async def test_refund_is_refused_until_its_example_grants_it_and_is_watched_by_t
 ) -> None:
     await stack.database.execute("delete from shouyin.permission where action = 'payment.refund'")
     page = await browser.open(f"{stack.url}/graphql")
-    await page.wait("document.querySelectorAll('.graphiql-tab').length === 12 && document.querySelector('.view-line')")
+    await page.wait("document.querySelectorAll('.graphiql-tab').length === 16 && document.querySelector('.view-line')")
     await run_example(page, "Pay")
     await page.wait(f"{RESPONSE}.includes('codeUrl')")
     order_id = await stack.database.fetchval("select max(id) from public.orders")
@@ -72,9 +75,38 @@ async def test_refund_is_refused_until_its_example_grants_it_and_is_watched_by_t
     assert page.complaints == []
 
 
+async def test_cycle_payment_is_started_watched_lived_through_and_cancelled_by_its_examples(
+    stack: Stack, browser: Browser
+) -> None:
+    page = await browser.open(f"{stack.url}/graphql")
+    await page.wait("document.querySelectorAll('.graphiql-tab').length === 16 && document.querySelector('.view-line')")
+    await run_example(page, "StartCycle")
+    await page.wait(f"{RESPONSE}.includes('deepLink')")
+    row = await stack.database.fetchrow("select * from shouyin.cycle_payment order by id desc limit 1")
+    assert row is not None
+    async with httpx.AsyncClient(trust_env=False, timeout=20, follow_redirects=True) as client:
+        assert (await client.get(json.loads(row["action"])["url"])).status_code == 200
+        signed = await client.post(f"{stack.sandbox}/_control/agreements/{row['external_agreement_no']}/sign")
+        assert signed.status_code == 200
+    await run_example(page, "AdvanceClock")
+    await page.wait(f"{RESPONSE}.includes('deduction.paid')")
+    await run_example(page, "WatchCycle")
+    await page.wait(f"{RESPONSE}.includes('ACTIVE') && {RESPONSE}.includes('PAID')")
+    await run_example(page, "CancelCycle")
+    await page.wait(f"{RESPONSE}.includes('CANCELLED')")
+    statuses = await stack.database.fetchrow(
+        "select c.status, d.status as deducted from shouyin.cycle_payment c"
+        " join shouyin.deduction d on d.cycle_payment_id = c.id where c.id = $1",
+        row["id"],
+    )
+    assert statuses is not None
+    assert tuple(statuses) == ("CANCELLED", "PAID")
+    assert page.complaints == []
+
+
 async def test_plan_is_sold_by_its_example(stack: Stack, browser: Browser) -> None:
     page = await browser.open(f"{stack.url}/graphql")
-    await page.wait("document.querySelectorAll('.graphiql-tab').length === 12 && document.querySelector('.view-line')")
+    await page.wait("document.querySelectorAll('.graphiql-tab').length === 16 && document.querySelector('.view-line')")
     await run_example(page, "SetPlan")
     await page.wait(f"{RESPONSE}.includes('planExpiresAt')")
     row = await stack.database.fetchrow("select plan, plan_expires_at::text as ends from shouyin.activation")
@@ -86,7 +118,7 @@ async def test_plan_is_sold_by_its_example(stack: Stack, browser: Browser) -> No
 
 async def test_admin_example_runs_with_the_admins_token(stack: Stack, browser: Browser) -> None:
     page = await browser.open(f"{stack.url}/graphql")
-    await page.wait("document.querySelectorAll('.graphiql-tab').length === 12 && document.querySelector('.view-line')")
+    await page.wait("document.querySelectorAll('.graphiql-tab').length === 16 && document.querySelector('.view-line')")
     await run_example(page, "Activate")
     # The table is bound already; that this is said, and not FORBIDDEN, shows whose token was sent.
     await page.wait(f"{RESPONSE}.includes('errors')")
@@ -97,7 +129,7 @@ async def test_admin_example_runs_with_the_admins_token(stack: Stack, browser: B
 
 async def test_no_token_is_left_in_the_browsers_storage(stack: Stack, browser: Browser) -> None:
     page = await browser.open(f"{stack.url}/graphql")
-    await page.wait("document.querySelectorAll('.graphiql-tab').length === 12 && document.querySelector('.view-line')")
+    await page.wait("document.querySelectorAll('.graphiql-tab').length === 16 && document.querySelector('.view-line')")
     await page.press(RUN)
     await page.wait(f"{RESPONSE}.includes('青瓷茶杯')")
     await page.wait("JSON.stringify(localStorage).includes('graphiql')")

@@ -59,7 +59,7 @@ async def test_front_page_without_the_demo_says_nothing_about_the_deployment(
         assert "<script" not in answer.text
         for path in ("/demo/session", "/demo/orders"):
             assert (await http.post(url + path)).status_code == 404
-        for path in ("/demo/clerk", "/demo/clerk/orders"):
+        for path in ("/demo/club", "/demo/clerk", "/demo/clerk/orders"):
             assert (await http.get(url + path)).status_code == 404
 
 
@@ -89,6 +89,7 @@ async def test_visitor_keeps_their_user_over_a_cookie_that_scripts_cannot_read(s
     assert "set-cookie" not in second.headers
     assert second.json()["userId"] == page["userId"]
     assert [product["amount"] for product in page["products"]] == ["68.00", "39.90", "12.50"]
+    assert [(each["amount"], each["intervalDays"]) for each in page["memberships"]] == [("9.90", 7), ("29.70", 30)]
     assert page["ways"] == []  # no merchant account yet
 
 
@@ -202,6 +203,20 @@ async def test_clerks_page_and_tokens_are_for_browsers_on_this_machine(
         assert (session["adminToken"], session["clerkToken"], session["clerk"]) == (None, None, False)
 
 
+async def test_club_is_for_everybody_and_its_administrators_token_for_browsers_on_this_machine(
+    config: Config, clock: Clock, shop: httpx.AsyncClient
+) -> None:
+    here = await shop.get("/demo/club")
+    assert (here.status_code, here.headers["cache-control"]) == (200, "no-store")
+    page = json.loads(re.search(r'id="page">(.*?)</script>', here.text).group(1))  # type: ignore[union-attr]  # asserted by use
+    admin = await Authenticator(config, clock).principal(page["adminToken"])
+    assert set(admin.roles) == {config.admin_role}
+    for host in ("shop.test", "127.0.0.1.evil.test"):
+        elsewhere = await shop.get("/demo/club", headers={"host": host})
+        assert elsewhere.status_code == 200
+        assert "adminToken" not in elsewhere.text
+
+
 async def test_clerk_is_shown_the_latest_orders_that_were_paid_whoever_placed_them(
     shop: httpx.AsyncClient, orders: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
@@ -255,7 +270,9 @@ async def test_code_is_drawn_as_svg(shop: httpx.AsyncClient) -> None:
     assert answer.headers["content-type"] == "image/svg+xml"
     assert answer.text.startswith("<svg ")
     assert (await shop.get("/demo/qr.svg")).status_code == 400
-    assert (await shop.get("/demo/qr.svg", params={"text": "x" * 601})).status_code == 400
+    # A link for signing carries a whole signed call.
+    assert (await shop.get("/demo/qr.svg", params={"text": "x" * 2600})).status_code == 200
+    assert (await shop.get("/demo/qr.svg", params={"text": "x" * 2601})).status_code == 400
 
 
 async def test_unbuilt_pages_say_what_to_run(

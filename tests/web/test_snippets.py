@@ -4,10 +4,11 @@ What is cut, cancelled or never answered on the page's side changes nothing of t
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -377,3 +378,51 @@ async def test_page_pays_by_redirect_and_watches(stack: Stack, tmp_path: Path, m
         await hear_state(page, "SUCCESSFUL")
         await page.end()
     await assert_paid_once(stack, order_id)
+
+
+async def test_page_joins_and_shows_the_history_of_deductions(stack: Stack, tmp_path: Path) -> None:
+    order_id = await new_order(stack)
+    asked = {
+        "orderId": str(order_id),
+        "price": "12.30",
+        "subject": "Club",
+        "intervalDays": 7,
+        "scene": "INDUSTRY|DIGITAL_MEDIA",
+        "idempotencyKey": f"order-{order_id}",
+    }
+    async with running(tmp_path, "club.mjs", api=stack.url, token=token_of(stack), input=asked) as page:
+        joined = await page.hear("joined")
+        to_sign = (await page.hear("shown"))["sign"]
+        assert to_sign["link"].startswith("alipays://platformapi/startapp?")
+        await sign(stack, joined["id"], to_sign["code"])
+        while "history" not in (shown := await page.hear("shown")):
+            pass
+        # A second payer's wish, or the same page's after a lost answer: the key says which it is.
+        again = "mutation ($input: StartCyclePaymentInput!) { startCyclePayment(input: $input) { id } }"
+        assert await ask(stack, token_of(stack), again, input=asked) == {"startCyclePayment": {"id": joined["id"]}}
+        moved = "mutation ($to: DateTime!) { advanceClock(to: $to) { now } }"
+        now = (await ask(stack, token_of(stack), "{ clock { now } }"))["clock"]["now"]
+        to = datetime.fromisoformat(now) + timedelta(days=8)
+        await ask(stack, token_of(stack, "admin"), moved, to=to.isoformat())
+        while len(shown["history"]) < 2 or not all("已扣款" in line for line in shown["history"]):
+            shown = await page.hear("shown")
+        await page.tell(leave=True)
+        await page.end()
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d ¥12\.30 已扣款", line) for line in shown["history"])
+    orders = await stack.database.fetch(
+        "select o.status from shouyin.deduction d join public.orders o on o.id = d.order_id"
+        " where d.cycle_payment_id = $1",
+        int(joined["id"]),
+    )
+    assert [row["status"] for row in orders] == ["paid", "paid"]
+
+
+async def sign(stack: Stack, cycle_id: str, url: str) -> None:
+    """The payer opens the link and signs."""
+    number = await stack.database.fetchval(
+        "select external_agreement_no from shouyin.cycle_payment where id = $1", int(cycle_id)
+    )
+    async with httpx.AsyncClient(trust_env=False, timeout=20, follow_redirects=True) as client:
+        assert (await client.get(url)).status_code == 200
+        signed = await client.post(f"{stack.sandbox}/_control/agreements/{number}/sign")
+    assert signed.status_code == 200, signed.text

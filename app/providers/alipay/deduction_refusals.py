@@ -60,52 +60,52 @@ _REFUSALS: dict[str, Refusal] = {
     "BUYER_BALANCE_NOT_ENOUGH": _refusal(
         _PAYER,
         "The payer's Alipay balance is too low. Ask the payer to top it up; it is tried again on another day.",
-        "用户支付宝余额不足：请提醒用户充值，系统将改日再次扣款。",
+        "支付宝余额不足：请充值，系统将改日再次扣款。",
     ),
     "BUYER_BANKCARD_BALANCE_NOT_ENOUGH": _refusal(
         _PAYER,
         "The payer's bank card does not cover it. Ask the payer to see to it; it is tried again on another day.",
-        "用户银行卡余额不足：请提醒用户处理，系统将改日再次扣款。",
+        "银行卡余额不足：请存入款项或更换付款方式，系统将改日再次扣款。",
     ),
     "BUYER_BANKCARD_INVALID": _refusal(
         _PAYER,
         "The payer's bank card is not valid. Ask the payer to bind another one; it is tried again on another day.",
-        "用户银行卡无效：请提醒用户更换银行卡，系统将改日再次扣款。",
+        "银行卡无效：请在支付宝更换银行卡，系统将改日再次扣款。",
     ),
     "BUYER_BANKCARD_DECLINED": _refusal(
         _PAYER,
         "The payer's bank declined. Ask the payer to use another card; it is tried again on another day.",
-        "用户银行卡扣款被拒：请提醒用户更换银行卡，系统将改日再次扣款。",
+        "银行卡扣款被拒：请在支付宝更换银行卡，系统将改日再次扣款。",
     ),
     "NO_PAYMENT_INSTRUMENTS_AVAILABLE": _refusal(
         _PAYER,
         "The payer has no means of payment that can be used. Ask the payer to add one in Alipay.",
-        "用户没有可用的支付方式：请提醒用户在支付宝添加付款方式。",
+        "没有可用的付款方式：请在支付宝添加付款方式。",
     ),
     "ERROR_BALANCE_PAYMENT_DISABLE": _refusal(
         _PAYER,
         "The payer has switched off paying by balance. Ask the payer to switch it on or to add a card.",
-        "用户关闭了余额支付：请提醒用户开启余额支付或添加银行卡。",
+        "余额支付已关闭：请在支付宝开启余额支付或添加银行卡。",
     ),
     "PAYMENT_FAIL": _refusal(
         _PAYER,
         "Alipay could not take the money from the payer. Ask the payer to check; it is tried again on another day.",
-        "扣款失败：请提醒用户检查支付宝付款方式，系统将改日再次扣款。",
+        "扣款失败：请检查支付宝付款方式，系统将改日再次扣款。",
     ),
     "BUYER_PAYMENT_AMOUNT_DAY_LIMIT_ERROR": _refusal(
         _LIMIT,
         "The payer's limit for today is used up. It is tried again on another day.",
-        "用户当日付款额度已用完：系统将改日再次扣款。",
+        "当日付款额度已用完：系统将改日再次扣款。",
     ),
     "BUYER_PAYMENT_AMOUNT_MONTH_LIMIT_ERROR": _refusal(
         _LIMIT,
         "The payer's limit for this month is used up. It is tried again later; the payer can raise it in Alipay.",
-        "用户当月付款额度已用完：系统稍后再次扣款，用户可在支付宝提升额度。",
+        "当月付款额度已用完：可在支付宝提升额度，系统稍后再次扣款。",
     ),
     "BUYER_LIMIT_EXCEEDED": _refusal(
         _LIMIT,
         "A limit of the payer's is used up. It is tried again on another day.",
-        "用户付款额度超限：系统将改日再次扣款。",
+        "付款额度超限：系统将改日再次扣款。",
     ),
     "PRODUCT_AMOUNT_LIMIT_ERROR": _refusal(
         _LIMIT,
@@ -212,7 +212,7 @@ _REFUSALS: dict[str, Refusal] = {
     "BUYER_ENABLE_STATUS_FORBID": _refusal(
         _FINAL,
         "The payer's Alipay account is in a state that cannot pay. Ask the payer to contact Alipay.",
-        "用户支付宝账户状态异常，无法付款：请提醒用户联系支付宝。",
+        "支付宝账户状态异常，无法付款：请联系支付宝。",
     ),
     "BUYER_NOT_EXIST": _refusal(
         _FINAL,

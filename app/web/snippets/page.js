@@ -20,15 +20,18 @@ export async function pay(api, token, input) {
   return (await send(api, token, create, { input })).createPayment; // Redirect: location.href = payment.action.url
 }
 
-/** Calls onState with the present state, then with every change, until the payment is final. */
-export function watch(api, token, paymentId, onState) {
-  const client = createClient({
+export const connect = (api, token) =>
+  createClient({
     url: `${api.replace(/^http/, "ws")}/graphql`,
     connectionParams: { authorization: `Bearer ${token}` },
     retryAttempts: Infinity, // a deployment closes sockets with 1012; the next connection starts with the present state
     shouldRetry: () => true,
     keepAlive: 10_000,
   });
+
+/** Calls onState with the present state, then with every change, until the payment is final. */
+export function watch(api, token, paymentId, onState) {
+  const client = connect(api, token);
   const query = `subscription ($id: ID!) { payment(id: $id, untilFinal: true) { ${FIELDS} } }`;
   return client.subscribe(
     { query, variables: { id: paymentId } },

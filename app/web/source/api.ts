@@ -7,11 +7,12 @@
 import { type Client, createClient } from "graphql-ws";
 import { currentToken, renewSession, type Who } from "./session";
 
-/** The server answered and said no. `code` is stable; `message` is meant for the payer. */
+/** The server answered and said no. `code` is stable; `message` is meant for the payer; `more` is what else it said. */
 export class Refused extends Error {
   constructor(
     readonly code: string,
     message: string,
+    readonly more: Readonly<Record<string, unknown>> = {},
   ) {
     super(message);
   }
@@ -22,7 +23,7 @@ export class Unreachable extends Error {}
 
 interface WireError {
   message: string;
-  extensions?: { code?: string; messageZh?: string };
+  extensions?: { code?: string; messageZh?: string; [more: string]: unknown };
 }
 
 function refusal(errors: readonly WireError[]): Refused {
@@ -30,6 +31,7 @@ function refusal(errors: readonly WireError[]): Refused {
   return new Refused(
     first?.extensions?.code ?? "INTERNAL",
     first?.extensions?.messageZh ?? first?.message ?? "服务器没有说明原因",
+    first?.extensions,
   );
 }
 

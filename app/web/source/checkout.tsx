@@ -2,12 +2,12 @@
 /** One payment, as the server's record has it, from the code on the screen to the final state. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Amount } from "./choice";
+import { Countdown } from "./clock";
+import { type Look, Mark } from "./mark";
 import { CLOSE, givenBack, METHODS, NEW_TAB, ORDER_STATUS, type Order, PAID, type Payment, SYNC, yuan } from "./payment";
 import { visitor } from "./session";
 
 export type Stage = "choosing" | "opening" | "watching";
-
-type Look = "waiting" | "checking" | "good" | "bad" | "gone";
 
 function lookOf(payment: Payment | undefined): { look: Look; title: string; text: string } {
   if (!payment) return { look: "checking", title: "正在读取订单", text: "马上就好。" };
@@ -90,9 +90,14 @@ function Next({ payment, onAsk, onCashier, onStartOver }: Parameters<typeof Chec
   }
   if (payment.final) {
     return (
-      <button class="main" type="button" onClick={() => onStartOver(false)}>
-        再买一件
-      </button>
+      <>
+        <button class="main" type="button" onClick={() => onStartOver(false)}>
+          再买一件
+        </button>
+        <a class="plain" href="/demo/club">
+          开通会员，每周自动续
+        </a>
+      </>
     );
   }
   return (
@@ -200,32 +205,4 @@ function Facts({ payment, order }: { payment: Payment | undefined; order: Order 
 function back(payment: Payment): string {
   const { done, underway } = givenBack(payment);
   return [done && `已退 ¥${done}`, underway && `退款中 ¥${underway}`].filter(Boolean).join("，");
-}
-
-function Countdown({ until }: { until: string }) {
-  const [now, setNow] = useState(Date.now());
-  useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now()), 1000);
-    return () => clearInterval(timer);
-  }, []);
-  const left = Math.max(0, Math.floor((Date.parse(until) - now) / 1000));
-  const two = (part: number) => String(part).padStart(2, "0");
-  return (
-    <time dateTime={until} role="timer" aria-live="off">
-      {Math.floor(left / 3600)}:{two(Math.floor(left / 60) % 60)}:{two(left % 60)}
-    </time>
-  );
-}
-
-function Mark({ look }: { look: Look }) {
-  return (
-    <svg class="mark" viewBox="0 0 64 64" width="64" height="64" aria-hidden="true" key={look}>
-      <circle cx="32" cy="32" r="28" />
-      {look === "good" && <path d="m20 33 8.5 8.5L45 24" />}
-      {look === "bad" && <path d="m23 23 18 18m0-18L23 41" />}
-      {look === "gone" && <path d="M21 32h22" />}
-      {look === "waiting" && <path d="M32 18v14l9 6" />}
-      {look === "checking" && <path class="spin" d="M32 10a22 22 0 0 1 22 22" />}
-    </svg>
-  );
 }

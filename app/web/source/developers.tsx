@@ -41,7 +41,9 @@ const STEPS: [string, string][] = [
   ["后台照结果办事", "async def on_payment(result, connection):\n    if result.already_processed:\n        return\n    await connection.execute(…)"],
 ];
 
-export function Integration({ graphiql, sandboxUrl, clerk }: Pick<Session, "graphiql" | "sandboxUrl" | "clerk">) {
+type Offered = Pick<Session, "graphiql" | "sandboxUrl" | "clerk">;
+
+export function Integration({ graphiql, sandboxUrl, clerk, steps = STEPS }: Offered & { steps?: [string, string][] }) {
   return (
     <section class="panel" aria-labelledby="links-title">
       <h2 id="links-title">给开发者</h2>
@@ -68,7 +70,7 @@ export function Integration({ graphiql, sandboxUrl, clerk }: Pick<Session, "grap
       <details>
         <summary>三步接入</summary>
         <ol class="steps">
-          {STEPS.map(([name, code]) => (
+          {steps.map(([name, code]) => (
             <li key={name}>
               {name}
               <pre>

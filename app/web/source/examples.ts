@@ -10,7 +10,11 @@ export interface Example {
 /** Stands for the id of the payment that was made last on this page; replaced as soon as there is one. */
 export const PAYMENT_PLACEHOLDER = "先运行 Pay，这里自动填入";
 
-export function examples(orderId: string): Example[] {
+/** The same for the cycle payment that was started last. */
+export const CYCLE_PLACEHOLDER = "先运行 StartCycle，这里自动填入";
+
+/** `tomorrow` is a day after the deployment's time, ISO 8601. */
+export function examples(orderId: string, tomorrow: string): Example[] {
   return [
     {
       query: `# 订单和它的支付。按钮或 Ctrl-Enter 运行。
@@ -164,6 +168,97 @@ subscription WatchRefunds($paymentId: ID!) {
 }
 `,
       variables: { paymentId: PAYMENT_PLACEHOLDER },
+    },
+    {
+      query: `# 周期扣款：打开 url 签约一次，以后每 7 天扣一次。
+# 同一用户在一个场景下只能有一份生效的协议。
+mutation StartCycle($input: StartCyclePaymentInput!) {
+  startCyclePayment(input: $input) {
+    id
+    status
+    price
+    intervalDays
+    firstDeductionOn
+    expiresAt
+    action {
+      ... on Redirect {
+        url
+        deepLink
+      }
+    }
+  }
+}
+`,
+      variables: {
+        input: {
+          orderId,
+          price: "9.90",
+          subject: "GraphiQL 会员",
+          intervalDays: 7,
+          scene: "INDUSTRY|DIGITAL_MEDIA",
+          idempotencyKey: `graphiql-cycle-${orderId}`,
+        },
+      },
+    },
+    {
+      query: `# 订阅一份周期扣款：签约、每次扣款、暂停、结束。
+subscription WatchCycle($cycleId: ID!) {
+  cyclePayment(id: $cycleId) {
+    status
+    cancelling
+    suspendedFor
+    nextDeductionOn
+    upcoming(limit: 3) {
+      dueOn
+      price
+    }
+    deductions(limit: 12) {
+      dueOn
+      status
+      orderId
+      nextAttemptAt
+      failure {
+        explanationZh
+      }
+    }
+    version
+  }
+}
+`,
+      variables: { cycleId: CYCLE_PLACEHOLDER },
+    },
+    {
+      query: `# 管理员：把测试时钟拨到以后，逐日停下，当天的
+# 扣款做完才继续。再拨就把 to 写得更晚。
+mutation AdvanceClock($to: DateTime!) {
+  advanceClock(to: $to) {
+    now
+    days {
+      date
+      flowRuns
+      events {
+        kind
+        count
+      }
+    }
+  }
+}
+`,
+      variables: { to: tomorrow },
+      as: "admin",
+    },
+    {
+      query: `# 取消：协议在支付宝那边也解除，不再扣款。
+mutation CancelCycle($cycleId: ID!) {
+  cancelCyclePayment(id: $cycleId) {
+    id
+    status
+    cancelling
+    endedAt
+  }
+}
+`,
+      variables: { cycleId: CYCLE_PLACEHOLDER },
     },
     {
       query: `# 管理员：支付功能现在的状态，授了哪些权。

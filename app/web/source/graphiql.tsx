@@ -8,7 +8,7 @@ import { GraphiQL, HISTORY_PLUGIN } from "graphiql";
 import { useGraphiQL, useGraphiQLActions } from "@graphiql/react";
 import { useEffect, useState } from "react";
 import { createRoot } from "react-dom/client";
-import { type Example, examples, PAYMENT_PLACEHOLDER } from "./examples";
+import { CYCLE_PLACEHOLDER, type Example, examples, PAYMENT_PLACEHOLDER } from "./examples";
 import { fetcher } from "./fetcher";
 import "graphiql/style.css";
 import "./graphiql.css";
@@ -27,6 +27,8 @@ interface Opening {
   adminToken: string | null;
   clerkToken: string | null;
   orderId: string;
+  /** The deployment's time, ISO 8601; a test clock may have moved it. */
+  now: string;
 }
 
 const page = JSON.parse(document.getElementById("page")!.textContent!) as Page;
@@ -53,32 +55,34 @@ const asTab = ({ query, variables }: Example): Tab => ({
 });
 
 const ORDER = "shouyin:order";
+const DAY_MS = 86_400_000;
 
 /** Asks the demo shop for a visitor and an order to play with; without the demo there is neither. */
 async function open(): Promise<Opening> {
-  const bare: Opening = { token: page.token, adminToken: null, clerkToken: null, orderId: "1" };
+  const bare: Opening = { token: page.token, adminToken: null, clerkToken: null, orderId: "1", now: new Date().toISOString() };
   if (!page.demo) return bare;
-  const post = async (path: string, body: unknown) => {
-    const headers = { "Content-Type": "application/json" };
+  const post = async (path: string, body: unknown, token?: string) => {
+    const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
     const response = await globalThis.fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
     if (!response.ok) throw new Error(`${path}: HTTP ${response.status}`);
     return response.json();
   };
   try {
     const { token, adminToken, clerkToken, userId } = await post("/demo/session", {});
+    const { now } = (await post("/graphql", { query: "{ clock { now } }" }, token)).data.clock;
     const kept = JSON.parse(sessionStorage.getItem(ORDER) ?? "null");
-    if (kept?.userId === userId) return { token, adminToken, clerkToken, orderId: kept.orderId };
+    if (kept?.userId === userId) return { token, adminToken, clerkToken, orderId: kept.orderId, now };
     const { orderId } = await post("/demo/orders", { product: "cup" });
     sessionStorage.setItem(ORDER, JSON.stringify({ userId, orderId }));
-    return { token, adminToken, clerkToken, orderId };
+    return { token, adminToken, clerkToken, orderId, now };
   } catch {
     return bare;
   }
 }
 
 /** Tabs of the last visit in this browser tab, or the examples. An operator's examples keep their token. */
-function openingTabs({ token, adminToken, clerkToken, orderId }: Opening) {
-  const fresh = examples(orderId);
+function openingTabs({ token, adminToken, clerkToken, orderId, now }: Opening) {
+  const fresh = examples(orderId, new Date(Date.parse(now) + DAY_MS).toISOString());
   let tabs = fresh.map(asTab);
   try {
     const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null") as Tab[] | null;
@@ -125,16 +129,23 @@ function storageWithout(headers: string): Storage {
   };
 }
 
-let lastPayment: string | null = null;
+/** Placeholder → the id it stands for, once there is one. */
+const made = new Map<string, string>();
 
 function noteCreated(result: unknown): void {
-  const id = (result as { data?: { createPayment?: { id?: string } } } | null)?.data?.createPayment?.id;
-  if (id) lastPayment = id;
+  const data = (result as { data?: Record<string, { id?: string } | null> | null } | null)?.data;
+  for (const [field, placeholder] of [
+    ["createPayment", PAYMENT_PLACEHOLDER],
+    ["startCyclePayment", CYCLE_PLACEHOLDER],
+  ] as const) {
+    const id = data?.[field]?.id;
+    if (id) made.set(placeholder, id);
+  }
 }
 
 const fetch = fetcher(noteCreated);
 
-/** Puts the last payment's id where an example waits for one, in the tab on the screen. */
+/** Puts the id that was made last where an example waits for one, in the tab on the screen. */
 function FillIn() {
   const { variableEditor, activeTabIndex } = useGraphiQL((state) => ({
     variableEditor: state.variableEditor,
@@ -143,8 +154,9 @@ function FillIn() {
   const { updateActiveTabValues } = useGraphiQLActions();
   useEffect(() => {
     const text = variableEditor?.getValue() ?? "";
-    if (!lastPayment || !text.includes(PAYMENT_PLACEHOLDER)) return;
-    const variables = text.replace(PAYMENT_PLACEHOLDER, lastPayment);
+    const found = [...made].find(([placeholder]) => text.includes(placeholder));
+    if (!found) return;
+    const variables = text.replace(...found);
     variableEditor?.setValue(variables);
     updateActiveTabValues({ variables });
   }, [variableEditor, activeTabIndex, updateActiveTabValues]);

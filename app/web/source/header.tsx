@@ -4,6 +4,11 @@ import type { Connection } from "./api";
 
 const CONNECTION_WORDS: Record<Connection, string> = { open: "实时", connecting: "连接中", lost: "重连中" };
 
+const PAGES = [
+  ["/", "小店"],
+  ["/demo/club", "会员"],
+] as const;
+
 /** `watching`: something hangs on the connection, so that its state is worth showing. */
 export function Header({ connection, watching, name }: { connection: Connection; watching: boolean; name: string }) {
   return (
@@ -15,6 +20,13 @@ export function Header({ connection, watching, name }: { connection: Connection;
             收银<small>{name}</small>
           </span>
         </a>
+        <nav aria-label="小店的页面">
+          {PAGES.map(([path, word]) => (
+            <a key={path} href={path} aria-current={location.pathname === path ? "page" : undefined}>
+              {word}
+            </a>
+          ))}
+        </nav>
         <span class={`pill ${watching ? connection : "idle"}`}>
           <i aria-hidden="true" />
           {watching ? CONNECTION_WORDS[connection] : "沙箱环境"}

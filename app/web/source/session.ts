@@ -1,10 +1,12 @@
-/** Who the page acts as: the demo visitor, and on the clerk's page the operators; renewed through a cookie. */
+/** Who the page acts as: the demo visitor, and where the server gives their tokens the operators; renewed by a cookie. */
 
 export interface Product {
   id: string;
   title: string;
   note: string;
   amount: string;
+  /** null but for memberships */
+  intervalDays: number | null;
 }
 
 /** A way to pay that is on offer. Where it names its payer, either `openid` is given or `login` leads to one. */
@@ -22,6 +24,7 @@ export interface Session {
   /** ISO 8601 */
   expiresAt: string;
   products: Product[];
+  memberships: Product[];
   ways: Way[];
   sandboxUrl: string | null;
   graphiql: boolean;
