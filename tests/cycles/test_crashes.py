@@ -41,9 +41,10 @@ _SHARE: Final = 30
 async def on_deduction(result: Any, connection: Any) -> int:
     """The merchant's flow: an order of its own for each due date."""
     order_id: int = await connection.fetchval(
-        "insert into public.orders (user_id, title, amount) values (7, 'due', $1::bigint / 100.0) returning id",
-        result.price_fen,
-    )
+        "insert into public.orders (user_id, title, amount)"
+        " select user_id, 'due', $2::bigint / 100.0 from public.orders where id = $1 returning id",
+        result.order_id, result.price_fen,
+    )  # fmt: skip
     await connection.execute("insert into public.lived values ($1, 'order')", result.deduction_id)
     return order_id
 

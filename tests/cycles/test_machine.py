@@ -229,6 +229,26 @@ class World:
             )  # fmt: skip
         await self.days(1, process)
 
+    async def lose(self, cycle: CyclePayment, act: str, process: Runtime) -> None:
+        """The answer to its next attempt is lost and nobody hears of it; then somebody asks for something."""
+        self.listen(None)
+        await self.market.control("POST", "/faults", method=DEDUCT, kind="lost_reply", count=1)
+        await self.days(1, process)
+        await self.ask_for(act, cycle, process)
+        await self.market.advance(timedelta(minutes=1))
+        await self.market.shop.settle(process)
+        self.listen(0)
+
+    async def hold(self, cycle: CyclePayment, acts: list[str], turns: int) -> None:
+        """The provider takes its time over its next attempt, and ends it while everybody is at work."""
+        policy = {"settle": "hold", "count": 1, "external_agreement_no": cycle.external_agreement_no}
+        await self.club.policy("processing", **policy)
+        await self.market.advance(timedelta(days=1))
+        first = self.processes[0]
+        for kind in ("cycles", "events", "flows"):
+            await self.step(kind, first)
+        await self.at_once(["pay", *acts], cycle, turns)
+
     async def days(self, count: int, process: Runtime) -> None:
         """Days as they should be, with a worker that does everything."""
         for _ in range(count):
@@ -451,6 +471,18 @@ def machine_of(market: Market, loop: asyncio.AbstractEventLoop) -> type[RuleBase
         @rule(how=st.sampled_from(["pay", "pay", "close", "late"]), which=st.integers(0, 9))
         def settle_trade(self, how: str, which: int) -> None:
             self.do(self.world.settle_trade(how, which))
+
+        @rule(cycle=cycles, act=st.sampled_from(ASKED), which=WHICH)
+        def lose(self, cycle: CyclePayment, act: str, which: int) -> None:
+            self.do(self.world.lose(cycle, act, self.world.processes[which]))
+
+        @rule(
+            cycle=cycles,
+            acts=st.lists(st.sampled_from(BESIDE), max_size=2),
+            turns=st.sampled_from([1, 5, 20, 60, 150]),
+        )
+        def hold(self, cycle: CyclePayment, acts: list[str], turns: int) -> None:
+            self.do(self.world.hold(cycle, acts, turns))
 
         @rule(newest=st.booleans())
         def repeat_notices(self, newest: bool) -> None:

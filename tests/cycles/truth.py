@@ -163,7 +163,7 @@ async def check_settled(market: Market, runtime: Runtime | None = None) -> Truth
         if runtime is not None:
             await market.shop.settle(runtime)
         await asyncio.sleep(0.02)
-    assert [tuple(row) for row in waits] == []
+    assert not waits, f"still to be done: {[tuple(row) for row in waits]}"
     truth = await check_always(market)
     for payment in truth.payments:
         trade = truth.trades.get(payment["out_trade_no"])
