@@ -36,7 +36,7 @@ from app.runtime import Runtime
 from app.worker import sweep_once, work_of
 from tests.cycles.conftest import EARLY, Club
 from tests.cycles.test_crashes import on_cycle, on_deduction, on_payment
-from tests.cycles.truth import Truth, check_always, check_settled, hear_of_unsigning
+from tests.cycles.truth import Truth, check_always, check_settled, hear_of_unsigning, read_truth
 from tests.fixtures.crash import MORTAL, Died, Plan, mortal_parts
 from tests.fixtures.market import Market
 from tests.fixtures.shop import ADMIN, BUYER
@@ -97,6 +97,14 @@ class World:
         await self.market.shop.connection.execute("truncate public.lived")
         await self.club.at(self.club.today() + timedelta(days=1), EARLY)
 
+    async def members(self) -> list[CyclePayment]:
+        """Cycles that are signed already, so that each course is about money."""
+        made = [await self.start(scene, 7, False, self.processes[0]) for scene in SCENES[:2]]
+        for cycle in filter(None, made):
+            await self.sign(cycle, notify=True)
+        await sweep_once(self.processes[0])
+        return list(filter(None, made))
+
     # --- acts ---------------------------------------------------------------------------------------------------
 
     async def start(self, scene: str, interval: int, pay_now: bool, process: Runtime) -> CyclePayment | None:
@@ -153,7 +161,7 @@ class World:
     async def settle_trade(self, how: str, which: int) -> None:
         """The provider brings a deduction that it has in hand to its end; or takes the money of one it had closed, of
         which it tells."""
-        truth = await self.read()
+        truth = await read_truth(self.market)
         numbers = [self.truth_of_date(truth, row) for row in truth.deductions]
         held = [number for number, state in filter(None, numbers) if (state == "CLOSED") == (how == "late")]
         if not held:
@@ -188,12 +196,44 @@ class World:
     async def step(self, kind: str, process: Runtime) -> None:
         await work_of(process)[kind]()
 
-    async def at_once(self, what: str, cycle: CyclePayment) -> None:
-        """Both workers at everything, and somebody who asks for something."""
+    async def at_once(self, acts: list[str], cycle: CyclePayment, turns: int) -> None:
+        """Both workers at everything; and others, who come earlier or later."""
         first, second = self.processes
-        await asyncio.gather(
-            sweep_once(first), sweep_once(second), self.ask_for(what, cycle, second), self.repeat_notices(newest=True)
-        )
+
+        async def one(act: str, late_by: int) -> None:
+            for _ in range(late_by):
+                await asyncio.sleep(0)
+            match act:
+                case "sweep":
+                    await sweep_once(second)
+                case "told again":
+                    await self.repeat_notices(newest=True)
+                case "sign":
+                    await self.sign(cycle, notify=True)
+                case "unsign":
+                    await self.unsign(cycle, notify=True)
+                case "pay" | "close" | "late":
+                    await self.settle_trade(act, turns)
+                case _:
+                    await self.ask_for(act, cycle, second)
+
+        others = (one(act, turns * (number + 1)) for number, act in enumerate(acts))
+        await asyncio.gather(sweep_once(first), sweep_once(second), *others)
+
+    async def refuse(self, cycle: CyclePayment, late: bool, process: Runtime) -> None:
+        """Its next attempt is refused and leaves its trade, which is closed; perhaps it is paid after all later on."""
+        with contextlib.suppress(AssertionError):
+            await self.club.policy(
+                "ACQ.BUYER_BALANCE_NOT_ENOUGH", leave_trade=True, count=1,
+                external_agreement_no=cycle.external_agreement_no, **({"settle": 40_000, "late": True} if late else {}),
+            )  # fmt: skip
+        await self.days(1, process)
+
+    async def days(self, count: int, process: Runtime) -> None:
+        """Days as they should be, with a worker that does everything."""
+        for _ in range(count):
+            await self.market.advance(timedelta(days=1))
+            await self.market.shop.settle(process)
 
     async def crash(self, point: tuple[str, int, str], what: str, cycle: CyclePayment) -> None:
         """A process dies at one of its commits or calls; its successor comes after the leases."""
@@ -212,11 +252,8 @@ class World:
 
     # --- what always holds ----------------------------------------------------------------------------------------
 
-    async def read(self) -> Truth:
-        return await check_always(self.market)
-
     async def check(self) -> None:
-        truth = await self.read()
+        truth = await check_always(self.market)
         calls = (await self.market.control("GET", "/calls"))["calls"]
         sent = {row["out_trade_no"]: row["count"] for row in calls if row["method"] == DEDUCT}
         for row in truth.payments:
@@ -311,6 +348,20 @@ FAULTY: Final = (
     "alipay.user.agreement.executionplan.modify",
 )
 FAULTS: Final = ("lost_reply", "lost_reply", "http_500", "bad_signature", "timeout")
+BESIDE: Final = (
+    "sweep",
+    "told again",
+    "sign",
+    "unsign",
+    "pay",
+    "pay",
+    "close",
+    "late",
+    "cancel",
+    "pause",
+    "resume",
+    "sync",
+)
 ASKED: Final = ("cancel", "pause", "resume", "resume", "change_price", "sync")
 
 
@@ -332,9 +383,10 @@ def machine_of(market: Market, loop: asyncio.AbstractEventLoop) -> type[RuleBase
                 self.broken = True
                 raise
 
-        @initialize()
-        def begin(self) -> None:
+        @initialize(target=cycles)
+        def begin(self) -> Any:
             self.do(self.world.begin())
+            return multiple(*self.do(self.world.members()))
 
         @rule(
             target=cycles,
@@ -369,9 +421,19 @@ def machine_of(market: Market, loop: asyncio.AbstractEventLoop) -> type[RuleBase
         def change_date(self, cycle: CyclePayment, days: int, which: int) -> None:
             self.do(self.world.change_date(cycle, days, self.world.processes[which]))
 
-        @rule(cycle=cycles, what=st.sampled_from(ASKED))
-        def at_once(self, cycle: CyclePayment, what: str) -> None:
-            self.do(self.world.at_once(what, cycle))
+        @rule(
+            cycle=cycles,
+            acts=st.lists(st.sampled_from(BESIDE), min_size=1, max_size=4),
+            turns=st.sampled_from([0, 1, 5, 20, 60]),
+            hours=st.sampled_from([0, 0, 0.01, 2, 24]),
+        )
+        def at_once(self, cycle: CyclePayment, acts: list[str], turns: int, hours: float) -> None:
+            self.do(market.advance(timedelta(hours=hours)))
+            self.do(self.world.at_once(acts, cycle, turns))
+
+        @rule(cycle=cycles, late=st.booleans(), which=WHICH)
+        def refuse(self, cycle: CyclePayment, late: bool, which: int) -> None:
+            self.do(self.world.refuse(cycle, late, self.world.processes[which]))
 
         @rule(
             answer=st.sampled_from(ANSWERS),
@@ -412,10 +474,7 @@ def machine_of(market: Market, loop: asyncio.AbstractEventLoop) -> type[RuleBase
 
         @rule(which=WHICH, days=st.integers(1, 8))
         def live(self, which: int, days: int) -> None:
-            """Days as they should be, with a worker at each hour of deductions."""
-            for _ in range(days):
-                self.do(market.advance(timedelta(days=1)))
-                self.do(market.shop.settle(self.world.processes[which]))
+            self.do(self.world.days(days, self.world.processes[which]))
 
         @rule(method=st.sampled_from(FAULTY), kind=st.sampled_from(FAULTS), count=st.sampled_from([1, 1, 3]))
         def break_calls(self, method: str, kind: str, count: int) -> None:

@@ -15,8 +15,8 @@ _LOOKS: Final = 100
 OPEN: Final = ("WAITING", "CHARGING")
 
 CYCLES = """
-select id, payer, scene, merchant_account_id, status, ending, first_deduction_on, next_deduction_on, interval_days,
-  deductions, paid_deductions, open_deduction_id, external_agreement_no, agreement_no, check_at, version
+select id, payer, scene, merchant_account_id, status, ending, first_deduction_on, next_deduction_on, plan_on,
+  interval_days, deductions, paid_deductions, open_deduction_id, external_agreement_no, agreement_no, check_at, version
 from shouyin.cycle_payment order by id
 """
 DEDUCTIONS = """
@@ -43,9 +43,6 @@ union all select 'payment', p.id from shouyin.payment p
     and not exists (select from shouyin.deduction d where d.id = p.deduction_id and d.attempt_at > $1)
 union all select 'deduction', id from shouyin.deduction where attempt_at <= $1
 union all select 'cycle', id from shouyin.cycle_payment where check_at <= $1 or ending
-"""
-DOUBLED = """
-select order_id from shouyin.deduction where order_id is not null group by binding_id, order_id having count(*) > 1
 """
 
 
@@ -79,9 +76,11 @@ async def hear_of_unsigning(market: Market) -> None:
 
 async def read_truth(market: Market) -> Truth:
     """Ours first: whatever we call paid has been paid by then."""
-    fetch = market.shop.connection.fetch
-    async with market.shop.connection.transaction(isolation="repeatable_read", readonly=True):
-        ours = [list(await fetch(statement)) for statement in (CYCLES, DEDUCTIONS, PAYMENTS)]
+    async with (
+        market.shop.runtime.db.pool.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        ours = [list(await connection.fetch(statement)) for statement in (CYCLES, DEDUCTIONS, PAYMENTS)]
     trades = {each["out_trade_no"]: each for each in (await market.control("GET", "/trades"))["trades"]}
     agreements = {
         each["external_agreement_no"]: each for each in (await market.control("GET", "/agreements"))["agreements"]
@@ -103,7 +102,8 @@ async def check_always(market: Market) -> Truth:
     live = [row for row in truth.cycles.values() if row["status"] in ("PENDING", "ACTIVE", "SUSPENDED")]
     places = Counter((row["merchant_account_id"], row["payer"], row["scene"]) for row in live)
     assert set(places.values()) <= {1}, places
-    assert await market.shop.connection.fetch(DOUBLED) == []
+    orders = [row["order_id"] for row in truth.deductions if row["order_id"] is not None]
+    assert len(orders) == len(set(orders)), "two dates of one order"
     return truth
 
 
@@ -144,6 +144,10 @@ def _check_cycle(truth: Truth, cycle: Any) -> None:
         assert cycle["next_deduction_on"] is not None, said
         assert all(row["due_on"] < cycle["next_deduction_on"] for row in mine), said
         assert cycle["check_at"] is not None, said
+    agreement = truth.agreements.get(cycle["external_agreement_no"])
+    if cycle["plan_on"] is not None and agreement is not None and agreement["status"] == "NORMAL":
+        # Behind it we ask and learn; ahead of it we would wait for days on which nothing can be taken.
+        assert cycle["plan_on"].isoformat() <= agreement["next_deduction_on"], f"{said} {agreement}"
     if cycle["status"] == "PENDING" or cycle["ending"]:
         assert cycle["check_at"] is not None, f"nobody asks: {said}"
 
