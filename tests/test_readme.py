@@ -7,7 +7,7 @@ import sys
 import types
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from click.testing import CliRunner
 
 from app.auth import issue_token
 from app.cli import commands
+from app.clock import SHANGHAI
 from app.main import create_app
 from app.payments.model import Payment
 from app.providers.contract import PaymentMethod
 from app.runtime import Runtime
-from tests.cycles.conftest import Club
+from tests.cycles.conftest import LATE, Club
 from tests.fixtures.market import Market
 from tests.fixtures.web import serving
 
@@ -185,7 +186,9 @@ async def test_the_subscription_begins_and_its_deduction_s_order_is_made_by_the_
     await club.open(cycle)
     await api.market.control("POST", f"/agreements/{cycle.external_agreement_no}/sign")
     await api.market.shop.settle(worker)
-    await api.market.advance(timedelta(days=1))
+    # To an hour at which deductions are made, whenever this runs.
+    morning = datetime.combine(club.today() + timedelta(days=1), LATE, SHANGHAI)
+    await api.market.advance(morning - club.runtime.clock.now())
     await api.market.shop.settle(worker)
     async with httpx.AsyncClient(trust_env=False) as http, asyncio.timeout(20):
         headers = {"authorization": f"Bearer {api.token}", "accept": "text/event-stream"}

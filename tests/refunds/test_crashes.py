@@ -186,12 +186,7 @@ async def test_a_crash_anywhere_changes_no_end(
     payment, deaths = await tell(at, counted, course)
     await assert_the_one_end(at, payment, course)
     assert deaths == 0
-    points = [
-        (kind, number, side)
-        for kind, total in counted.passed.items()
-        for number in range(1, total + 1)
-        for side in ("before", "after")
-    ]
+    points = counted.points(("before", "after"))
     assert counted.passed["commit"] >= 4
     assert counted.passed["call"] >= 1
     if os.environ.get("REFUND_CRASHES") != "all":
