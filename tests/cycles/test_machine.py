@@ -18,7 +18,7 @@ from datetime import date, timedelta
 from typing import Any, Final, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -329,6 +329,8 @@ class World:
         """The faults end, the provider does what it holds, and a month passes: everything agrees."""
         await self.market.control("DELETE", "/faults")
         await self.club.policy("now")
+        for cycle in (await read_truth(self.market)).cycles.values():
+            await self.club.policy("now", external_agreement_no=cycle["external_agreement_no"])
         self.listen(0)
         for _ in range(3):
             await self.settle_trade("pay", 0)
@@ -562,7 +564,8 @@ def test_whatever_happens_each_date_is_charged_once(prepared: tuple[Market, asyn
             deadline=None,
             database=None,
             derandomize=COURSES == _IN_SUITE,
-            print_blob=True,
+            # A course depends on who comes first, too: told once, it is better read than made shorter for minutes.
+            phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),
     )
