@@ -222,15 +222,16 @@ class World:
 
     async def refuse(self, cycle: CyclePayment, late: bool, process: Runtime) -> None:
         """Its next attempt is refused and leaves its trade, which is closed; perhaps it is paid after all later on."""
-        with contextlib.suppress(AssertionError):
-            await self.club.policy(
-                "ACQ.BUYER_BALANCE_NOT_ENOUGH", leave_trade=True, count=1,
-                external_agreement_no=cycle.external_agreement_no, **({"settle": 40_000, "late": True} if late else {}),
-            )  # fmt: skip
+        await self.near(cycle, process)
+        await self.club.policy(
+            "ACQ.BUYER_BALANCE_NOT_ENOUGH", leave_trade=True, count=1,
+            external_agreement_no=cycle.external_agreement_no, **({"settle": 40_000, "late": True} if late else {}),
+        )  # fmt: skip
         await self.days(1, process)
 
     async def lose(self, cycle: CyclePayment, act: str, process: Runtime) -> None:
         """The answer to its next attempt is lost and nobody hears of it; then somebody asks for something."""
+        await self.near(cycle, process)
         self.listen(None)
         await self.market.control("POST", "/faults", method=DEDUCT, kind="lost_reply", count=1)
         await self.days(1, process)
@@ -241,13 +242,20 @@ class World:
 
     async def hold(self, cycle: CyclePayment, acts: list[str], turns: int) -> None:
         """The provider takes its time over its next attempt, and ends it while everybody is at work."""
+        first = self.processes[0]
+        await self.near(cycle, first)
         policy = {"settle": "hold", "count": 1, "external_agreement_no": cycle.external_agreement_no}
         await self.club.policy("processing", **policy)
         await self.market.advance(timedelta(days=1))
-        first = self.processes[0]
         for kind in ("cycles", "events", "flows"):
             await self.step(kind, first)
         await self.at_once(["pay", *acts], cycle, turns)
+
+    async def near(self, cycle: CyclePayment, process: Runtime) -> None:
+        """Lives until the day before its next date."""
+        following = (await self.club.find(cycle)).next_deduction_on
+        if following is not None:
+            await self.days(min((following - self.club.today()).days - 1, 8), process)
 
     async def days(self, count: int, process: Runtime) -> None:
         """Days as they should be, with a worker that does everything."""
