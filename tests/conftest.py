@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.fixtures.servers",
     "tests.fixtures.web",
     "tests.fixtures.shop",
+    "tests.fixtures.flows",
     "tests.fixtures.market",
     "tests.fixtures.crash",
 ]

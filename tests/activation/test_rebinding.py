@@ -43,9 +43,9 @@ from app.runtime import Runtime, open_runtime
 from tests.api.conftest import Api, serving_api
 from tests.api.test_websocket import Client, opened, token_payload
 from tests.fixtures.alipay import FORM, signed_notice
+from tests.fixtures.flows import Install
 from tests.fixtures.shop import ADMIN, BINDING, BUYER, ORDERS, STRANGER, Shop, config_for
 from tests.fixtures.web import serving
-from tests.flows.test_runs import Install, flows  # noqa: F401 — a fixture
 
 SALES = """
 create type state as enum ('new', 'done', 'void', 'back');
@@ -328,7 +328,7 @@ async def test_an_order_s_amount_is_looked_up_in_its_own_table(two: Shop) -> Non
     assert (await two.status_of(1), await state_of(two, 1)) == ("unpaid", "done")
 
 
-async def test_a_flow_is_told_which_table_the_order_is_of(two: Shop, flows: Install) -> None:  # noqa: F811 — the fixture
+async def test_a_flow_is_told_which_table_the_order_is_of(two: Shop, flows: Install) -> None:
     seen: list[tuple[int | None, str | None, int | None]] = []
     refunds: list[str | None] = []
 

@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import sys
 import types
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -23,27 +21,8 @@ from app.payments.model import Payment
 from app.payments.reports import apply_payment_report
 from app.providers.contract import PaymentMethod, PaymentReport, ReportedStatus
 from app.runtime import Runtime
+from tests.fixtures.flows import Install
 from tests.fixtures.shop import ADMIN, BUYER, Shop
-
-Install = Callable[..., Any]
-
-
-@pytest.fixture
-async def flows(shop: Shop) -> AsyncIterator[Install]:
-    """`await flows(on_payment)` starts a worker process whose FLOWS module holds these functions."""
-    name = "flows_of_a_test"
-
-    async def install(*functions: Any, **settings: Any) -> Runtime:
-        module = types.ModuleType(name)
-        for function in functions:
-            function.__module__ = name
-            setattr(module, function.__name__, function)
-        sys.modules[name] = module
-        shop.config = replace(shop.config, flows=name, **settings)
-        return await shop.open()
-
-    yield install
-    sys.modules.pop(name, None)
 
 
 async def paid(shop: Shop, *, amount_fen: int = 1230, order_id: int | None = None) -> Payment:
