@@ -140,7 +140,7 @@ class Authenticator:
     async def _key(self, algorithm: str, key_id: object) -> Any:
         if algorithm in _SYMMETRIC:
             return self._secret
-        if self._keys is None:  # pragma: no cover — refused at construction
+        if self._keys is None:  # refused at construction
             raise _refused("no keys are configured for its algorithm")
         return await self._keys.find(algorithm, key_id if isinstance(key_id, str) else None)
 

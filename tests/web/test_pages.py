@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -49,6 +50,13 @@ async def shop(
         yield client
 
 
+def data_of(page: str) -> Any:
+    """What the server tells the scripts of a page."""
+    found = re.search(r'id="page">(.*?)</script>', page)
+    assert found is not None
+    return json.loads(found.group(1))
+
+
 async def test_front_page_without_the_demo_says_nothing_about_the_deployment(
     config: Config, serve: Serve, http: httpx.AsyncClient
 ) -> None:
@@ -84,7 +92,7 @@ async def test_visitor_keeps_their_user_over_a_cookie_that_scripts_cannot_read(s
     assert cookie.startswith("shouyin_demo=")
     assert "HttpOnly" in cookie
     assert "SameSite=lax" in cookie
-    page = json.loads(re.search(r'id="page">(.*?)</script>', first.text).group(1))  # type: ignore[union-attr]  # asserted by use
+    page = data_of(first.text)
     second = await shop.post("/demo/session")
     assert "set-cookie" not in second.headers
     assert second.json()["userId"] == page["userId"]
@@ -185,7 +193,7 @@ async def test_clerks_page_and_tokens_are_for_browsers_on_this_machine(
     here = await shop.get("/demo/clerk")
     assert here.status_code == 200
     assert here.headers["cache-control"] == "no-store"
-    page = json.loads(re.search(r'id="page">(.*?)</script>', here.text).group(1))  # type: ignore[union-attr]  # asserted by use
+    page = data_of(here.text)
     known = Authenticator(config, clock)
     clerk, admin = [await known.principal(page[name]) for name in ("clerkToken", "adminToken")]
     assert set(clerk.roles) == {config.admin_role, "clerk"}
@@ -208,7 +216,7 @@ async def test_club_is_for_everybody_and_its_administrators_token_for_browsers_o
 ) -> None:
     here = await shop.get("/demo/club")
     assert (here.status_code, here.headers["cache-control"]) == (200, "no-store")
-    page = json.loads(re.search(r'id="page">(.*?)</script>', here.text).group(1))  # type: ignore[union-attr]  # asserted by use
+    page = data_of(here.text)
     admin = await Authenticator(config, clock).principal(page["adminToken"])
     assert set(admin.roles) == {config.admin_role}
     for host in ("shop.test", "127.0.0.1.evil.test"):
