@@ -28,7 +28,6 @@ from tests.fixtures.crash import MORTAL, Plan
 from tests.fixtures.market import Market
 from tests.fixtures.shop import ADMIN, BUYER
 from tests.payments.test_crashes import Life, living
-from tests.payments.test_races import Deaf
 
 pytestmark = MORTAL
 
@@ -124,7 +123,7 @@ class Tale:
         return cycle
 
     def hear(self, told: bool) -> None:
-        self.club.market.notified = self.life.runtime if told else Deaf()  # type: ignore[assignment]  # nobody hears
+        self.club.market.notified, self.club.market.deaf = self.life.runtime, not told
 
     async def revive(self) -> None:
         """A process that died while it was told something is followed by another."""

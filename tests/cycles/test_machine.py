@@ -40,7 +40,6 @@ from tests.cycles.truth import Truth, check_always, check_settled, hear_of_unsig
 from tests.fixtures.crash import MORTAL, Died, Plan, mortal_parts
 from tests.fixtures.market import Market
 from tests.fixtures.shop import ADMIN, BUYER
-from tests.payments.test_races import Deaf
 
 pytestmark = MORTAL
 
@@ -191,7 +190,9 @@ class World:
             await self.market.control("POST", f"/notifications/{notice['notify_id']}/resend", times=2, concurrent=True)
 
     def listen(self, which: int | None) -> None:
-        self.market.notified = Deaf() if which is None else self.processes[which]  # type: ignore[assignment]  # nobody hears
+        self.market.deaf = which is None
+        if which is not None:
+            self.market.notified = self.processes[which]
 
     async def step(self, kind: str, process: Runtime) -> None:
         await work_of(process)[kind]()

@@ -26,7 +26,6 @@ from tests.cycles.truth import check_always, check_settled, hear_of_unsigning
 from tests.fixtures.gate import Gate
 from tests.fixtures.market import Market
 from tests.fixtures.shop import ADMIN, BUYER
-from tests.payments.test_races import Deaf
 
 DEDUCT = "alipay.trade.pay"
 ASK = "alipay.trade.query"
@@ -146,9 +145,9 @@ async def refused_today(club: Club, **policy: Any) -> tuple[CyclePayment, Any]:
 async def paid_late(club: Club, payment: Any, *, notify: bool = True) -> PaymentReport:
     """The provider takes the money of an attempt that it refused and closed; its word about that."""
     market = club.market
-    before, market.notified = market.notified, market.notified if notify else Deaf()  # type: ignore[assignment]  # nobody hears
+    market.deaf = not notify
     await market.control("POST", f"/trades/{payment.out_trade_no}/pay", late=True)
-    market.notified = before
+    market.deaf = False
     return PaymentReport(
         out_trade_no=payment.out_trade_no,
         status=ReportedStatus.SUCCESSFUL,
@@ -283,14 +282,14 @@ async def test_cancelled_beside_a_deduction_whose_answer_is_lost_the_money_is_fo
             await club.runtime.deductions.drain()
             # Another worker has it in hand: it is left alone until its lease is over.
             assert (await the(club, cycle)).status is DeductionStatus.CHARGING
-            club.market.notified = Deaf()  # type: ignore[assignment]  # nobody hears
+            club.deafen()
             await fault(club, DEDUCT, "lost_reply", count=1)
             held.release.set()
     assert len(await club.taken(cycle)) == 1
     await club.market.advance(timedelta(minutes=11))
     await club.settle()
     assert (await the(club, cycle)).status is DeductionStatus.PAID
-    club.market.notified = club.runtime
+    club.hear()
     await check_settled(club.market, club.runtime)
 
 
@@ -401,11 +400,11 @@ async def test_an_old_notice_of_its_signing_does_not_revive_what_ran_out(club: C
 async def test_a_plan_that_was_read_after_the_payment_is_not_moved_on_twice(club: Club) -> None:
     cycle = await club.member()
     first = club.today()
-    club.market.notified = Deaf()  # type: ignore[assignment]  # nobody hears
+    club.deafen()
     await fault(club, DEDUCT, "lost_reply", count=1)
     await club.at(first)
     await club.runtime.cycles.sync(ADMIN, cycle.id)
-    club.market.notified = club.runtime
+    club.hear()
     await club.market.advance(timedelta(minutes=1))
     await club.settle()
     assert (await the(club, cycle)).status is DeductionStatus.PAID
@@ -441,7 +440,7 @@ async def test_a_plan_that_cannot_be_put_off_is_tried_ever_more_slowly(club: Clu
 
 async def test_a_number_that_may_have_been_sent_is_asked_about_however_long_the_plan_made_it_wait(club: Club) -> None:
     cycle = await club.member()
-    club.market.notified = Deaf()  # type: ignore[assignment]  # nobody hears
+    club.deafen()
     await fault(club, DEDUCT, "lost_reply", count=1)
     await club.at(club.today())
     # As if the provider had known nothing of it when it was asked, and the plan stood elsewhere.
@@ -453,7 +452,7 @@ async def test_a_number_that_may_have_been_sent_is_asked_about_however_long_the_
     await club.runtime.cycles.pause(BUYER, cycle.id, correlation_id="c")
     await club.days(2)
     assert (await the(club, cycle)).status is DeductionStatus.PAID
-    club.market.notified = club.runtime
+    club.hear()
 
 
 async def test_the_thousandth_attempt_has_a_number_of_its_own(club: Club) -> None:

@@ -69,6 +69,7 @@ class Life:
         """A new process, and the time it took."""
         self.deaths += 1
         self.runtime = self.market.notified = await self.market.shop.open()
+        self.market.deaf = False
         await self.market.advance(timedelta(minutes=3))
 
 
@@ -85,7 +86,7 @@ async def living(market: Market, plan: Plan) -> AsyncIterator[Life]:
         plan.died = False
         plan.die_at = None
         # Whoever took over goes with this telling: their connections would add up.
-        market.notified = market.shop.runtime
+        market.notified, market.deaf = market.shop.runtime, False
         while len(market.shop.opened) > before:
             await market.shop.opened.pop().close()
         await http.aclose()

@@ -114,11 +114,11 @@ async def tell(at: Till, plan: Plan, story: Story) -> tuple[Payment, int]:
             # The provider has it by now, sent by this process or sent again by its successor.
             [(number, _, _)] = await at.truth(payment)
             if story.told_by == "query":
-                at.market.notified = None  # type: ignore[assignment]  # nobody answers
+                at.market.deaf = True
             await at.market.control("POST", f"/refunds/{number}/settle", **{"as": "REFUNDED"})
             if plan.died and life.deaths == 0:
                 await life.restart()
-            at.market.notified = life.runtime
+            at.market.notified, at.market.deaf = life.runtime, False
         if story is REFUSAL and await waiting(at.market, payment):
             # The dead process may have sent it: what a repeat is answered ends it only after a week.
             assert await at.money(payment) == (0, story.fen)

@@ -243,7 +243,7 @@ class World:
         """The faults end, the provider does what it holds, and days pass: everything agrees."""
         await self.market.control("DELETE", "/faults")
         await self.market.control("POST", "/refunds/policy", settle="now")
-        self.market.notified = self.processes[0]
+        self.market.notified, self.market.deaf = self.processes[0], False
         for _ in range(3):
             for trade in (await self.market.control("GET", "/trades"))["trades"]:
                 for each in trade["refunds"]:
@@ -373,7 +373,7 @@ def machine_of(market: Market, loop: asyncio.AbstractEventLoop) -> type[RuleBase
 
         @rule(deaf=st.booleans(), which=WHICH)
         def notify(self, deaf: bool, which: int) -> None:
-            market.notified = None if deaf else self.world.processes[which]  # type: ignore[assignment]  # nobody answers
+            market.notified, market.deaf = self.world.processes[which], deaf
 
         @rule(payment=payments, which=WHICH)
         def sync_refund(self, payment: Payment, which: int) -> None:

@@ -18,7 +18,6 @@ from app.refunds.model import Refund
 from app.runtime import Runtime
 from app.worker import sweep_once
 from tests.fixtures.shop import BUYER
-from tests.payments.test_races import Deaf
 from tests.payments.ways import Way, over
 from tests.refunds.conftest import CLERK, SOME, Till
 
@@ -78,9 +77,9 @@ async def settled(at: Till, fen: int) -> tuple[Payment, Refund]:
     payment = await at.paid()
     await at.policy(settle="hold")
     refund = await at.give_back(payment, fen)
-    at.market.notified = Deaf()  # type: ignore[assignment]  # deaf, not a runtime
+    at.market.deaf = True
     await at.settle(refund, "REFUNDED")
-    at.market.notified = at.market.shop.runtime
+    at.market.deaf = False
     assert ((await at.find(refund)).status, await at.money(payment)) == ("PENDING", (0, fen))
     return payment, refund
 
